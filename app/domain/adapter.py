@@ -1,0 +1,129 @@
+"""A LoRA adapter as intake leaves it: names, shapes and byte ranges, no tensor values.
+
+Notation is PEFT's: the update of a module is `dW = scaling * B @ A`, `A` is `(r, d_in)`, `B` is
+`(d_out, r)`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+README_FILE = "README.md"
+
+DTYPE_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""The float dtypes we compute with, by their safetensors names, and the bytes of one element."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor of a safetensors file: where its bytes lie, not what they are."""
+
+    name: str
+    dtype: str  # safetensors name, e.g. "BF16"
+    shape: tuple[int, ...]
+    begin: int  # bytes from the start of the file
+    end: int  # bytes from the start of the file, exclusive
+
+    @property
+    def size_bytes(self) -> int:
+        return self.end - self.begin
+
+
+@dataclass(frozen=True, slots=True)
+class LoraModule:
+    """One adapted linear module, joined by its full name in the base model."""
+
+    name: str  # e.g. "model.layers.0.self_attn.q_proj"
+    rank: int
+    alpha: float
+    scaling: float  # alpha / r, or alpha / sqrt(r) with rsLoRA
+    lora_a: TensorEntry  # (r, d_in)
+    lora_b: TensorEntry  # (d_out, r)
+
+    @property
+    def d_in(self) -> int:
+        return self.lora_a.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        return self.lora_b.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A stored file: its bytes are named by their SHA-256."""
+
+    sha256: str  # hex
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class AdapterManifest:
+    """A validated adapter: nothing after intake looks at raw bytes or raw JSON again."""
+
+    files: Mapping[str, FileEntry]  # by name: CONFIG_FILE, WEIGHTS_FILE, perhaps README_FILE
+    config: Mapping[str, object]  # what we write back: known keys only, in the order they came
+    dropped_keys: tuple[str, ...]  # top-level config keys that we do not write back
+    modules: tuple[LoraModule, ...]  # in module order, see `module_order`
+    base_model_name: str | None  # config's base_model_name_or_path, shown, never opened
+
+    @property
+    def id(self) -> str:
+        return adapter_id(self.files)
+
+
+@dataclass(frozen=True)
+class StoredModule:
+    """What the records keep of a module: enough to check it against a model without its bytes."""
+
+    name: str
+    rank: int
+    alpha: float
+    d_out: int
+    d_in: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An accepted adapter as the records know it."""
+
+    id: str
+    created_at: datetime
+    files: Mapping[str, FileEntry]
+    modules: tuple[StoredModule, ...]
+    dropped_keys: tuple[str, ...]
+    base_model_name: str | None
+    peft_type: str = "LORA"
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files.values())
+
+
+def adapter_id(files: Mapping[str, FileEntry]) -> str:
+    """SHA-256 (hex) over the files' names and digests: the same content has the same id."""
+    listing = {name: files[name].sha256 for name in sorted(files)}
+    return hashlib.sha256(json.dumps(listing, separators=(",", ":")).encode()).hexdigest()
+
+
+def module_order(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key for module names: numbers compare as numbers, so layer 2 comes before layer 10."""
+    return tuple(
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
+        for part in name.split(".")
+    )
+
+
+def layer_of(module: str) -> int | None:
+    """The first number in a module's path: `model.layers.3.mlp.up_proj` -> 3; None without one."""
+    return next((int(p) for p in module.split(".") if p.isascii() and p.isdigit()), None)
+
+
+def kind_of(module: str) -> str:
+    """The last part of a module's path that is not a number: `...self_attn.q_proj` -> `q_proj`."""
+    return next((p for p in reversed(module.split(".")) if not p.isdigit()), module)

@@ -1,0 +1,73 @@
+"""A job and its legal states. The database holds the truth about both."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, get_args
+
+from app.domain.adapter import FileEntry
+from app.domain.errors import AdapterSafetyError
+from app.domain.method import SafeLora
+
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JobKind = Literal["patch"]
+
+STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
+KINDS: tuple[JobKind, ...] = get_args(JobKind)
+FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a job failed: the error tree's facts, as kept and shown."""
+
+    code: str
+    title: str
+    detail: str
+    facts: Mapping[str, object]
+
+    @classmethod
+    def of(cls, error: AdapterSafetyError) -> "Fault":
+        return cls(error.code, error.title, str(error), error.facts)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a job that succeeded left behind, by content."""
+
+    report: FileEntry  # safety_report.json
+    archive: FileEntry  # the patched adapter, a zip
+
+
+@dataclass(frozen=True)
+class Job:
+    id: str
+    kind: JobKind
+    status: JobStatus
+    adapter: str  # StoredAdapter.id
+    base_model: str
+    chat_model: str
+    method: SafeLora
+    created_at: datetime  # all times are UTC
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = 0  # how often a worker has started it
+    fence: int = 0  # grows with each claim; a worker whose fence is old has lost the job
+    modules_done: int = 0
+    modules_total: int = 0
+    cancel_requested: bool = False
+    fault: Fault | None = None
+    result: JobResult | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """One thing that happened to a job, as `GET /v1/jobs/{id}/events` tells it."""
+
+    id: str  # grows; what a client sends back as Last-Event-ID
+    name: str  # "queued", "running", "module", or a final status
+    data: Mapping[str, object]

@@ -1,0 +1,145 @@
+"""What the use cases need from outside, as Protocols; `app.storage` has the real ones."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from app.domain.adapter import FileEntry, StoredAdapter
+from app.domain.checkpoint import Checkpoint
+from app.domain.job import Fault, Job, JobEvent, JobKind, JobResult, JobStatus
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One page of a listing, newest first; `cursor` (opaque) asks for the next, None at the end."""
+
+    items: Sequence[T]
+    cursor: str | None
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A client's key and the digest of what it asked for under it."""
+
+    key: str
+    request_sha256: str
+
+
+class Records(Protocol):
+    """The database: the truth about adapters and jobs. Every method is one transaction."""
+
+    def add_adapter(self, adapter: StoredAdapter) -> bool:
+        """Keep an adapter; False when its id was there already (nothing changes then)."""
+
+    def adapter(self, adapter_id: str) -> StoredAdapter:
+        """Raises AdapterNotFound."""
+
+    def adapters(self, *, limit: int, cursor: str | None) -> Page[StoredAdapter]:
+        """Raises InvalidField(field="cursor") for a cursor we did not make."""
+
+    def add_job(self, job: Job, idempotency: IdempotencyKey | None) -> Job:
+        """Keep a queued job and return it; under a key used before, return that request's job.
+
+        Raises IdempotencyKeyReused when the key came with another content.
+        """
+
+    def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
+        """The job an earlier request made under this key. Raises IdempotencyKeyReused."""
+
+    def job(self, job_id: str) -> Job:
+        """Raises JobNotFound."""
+
+    def jobs(
+        self, *, status: JobStatus | None, kind: JobKind | None, limit: int, cursor: str | None
+    ) -> Page[Job]:
+        """Raises InvalidField(field="cursor")."""
+
+    def claim(self, job_id: str, *, lease_s: float) -> Job | None:
+        """Take a job that is queued, or running with its lease run out: status running, fence and
+        attempts one higher, started_at set once. None when there is nothing to take.
+
+        Raises JobNotFound.
+        """
+
+    def heartbeat(
+        self, job_id: str, *, fence: int, lease_s: float, modules_done: int, modules_total: int
+    ) -> bool:
+        """Renew the lease and note the progress; True when a cancel was asked for.
+
+        Raises LeaseLost when the fence is old or the job is no longer running.
+        """
+
+    def release(self, job_id: str, *, fence: int) -> None:
+        """Give a running job back: queued again, nothing lost. Raises LeaseLost."""
+
+    def finish(
+        self,
+        job_id: str,
+        *,
+        fence: int,
+        status: JobStatus,
+        result: JobResult | None = None,
+        fault: Fault | None = None,
+    ) -> Job:
+        """Move a running job to a final status. Raises LeaseLost when the fence is old."""
+
+    def request_cancel(self, job_id: str) -> Job:
+        """A queued job is cancelled at once, a running one is asked to stop.
+
+        Raises JobNotFound, JobAlreadyFinished.
+        """
+
+    def orphans(self, *, queued_for_s: float) -> list[str]:
+        """Ids of jobs that the queue may have lost: queued for that long, or lease run out."""
+
+    def check(self) -> None:
+        """Raises Unavailable when the database does not answer or its schema is not current."""
+
+
+class Artifacts(Protocol):
+    """Files by their SHA-256. Putting the same content twice changes nothing."""
+
+    def put(self, path: Path, file: FileEntry) -> None:
+        """Publish a local file under its digest, whole or not at all."""
+
+    def fetch(self, file: FileEntry, into: Path) -> None:
+        """Write the file to `into` and check its digest. Raises ArtifactCorrupt."""
+
+    def read(self, file: FileEntry, begin: int, end: int) -> Iterator[bytes]:
+        """Bytes [begin, end) in pieces of bounded size."""
+
+    def check(self) -> None:
+        """Raises Unavailable when the store cannot be used."""
+
+
+class Queue(Protocol):
+    """Hands job ids to the workers; losing one is repaired from the records."""
+
+    def send(self, job_id: str, kind: JobKind) -> None:
+        """Raises Unavailable when the broker does not answer."""
+
+    def check(self) -> None:
+        """Raises Unavailable."""
+
+
+class Events(Protocol):
+    """One append-only stream of events a job."""
+
+    def publish(self, job_id: str, name: str, data: Mapping[str, object]) -> None:
+        """Append an event. Never raises for a broker that is away: events inform, they rule nothing."""
+
+    async def read(self, job_id: str, *, after: str, block_s: float) -> list[JobEvent]:
+        """The events after id `after` ("0" for all), waiting up to `block_s` for the first.
+
+        Raises Unavailable.
+        """
+
+
+class Models(Protocol):
+    """The models that jobs may name."""
+
+    def checkpoint(self, model_id: str, *, field: str) -> Checkpoint:
+        """Raises InvalidField, UnknownModel or CheckpointRefused, each naming `field`."""
