@@ -129,7 +129,7 @@ class Events(Protocol):
     """One append-only stream of events a job."""
 
     def publish(self, job_id: str, name: str, data: Mapping[str, object]) -> None:
-        """Append an event. Never raises for a broker that is away: events inform, they rule nothing."""
+        """Append an event. A broker that is away is logged, not raised: events only inform."""
 
     async def read(self, job_id: str, *, after: str, block_s: float) -> list[JobEvent]:
         """The events after id `after` ("0" for all), waiting up to `block_s` for the first.
