@@ -1,0 +1,72 @@
+"""One module's LoRA factors, and every number about its update from r x r Gram matrices.
+
+`<X A, Y A>_F = sum((X^T Y) * (A A^T))`, so neither `dW` nor `C dW` (both `d_out x d_in`) is ever
+formed. The Grams are summed in float64: a float32 cosine over 16 M elements was off in its third
+digit (0.7094 against 0.7082).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """The factors of `dW = scaling * b @ a`."""
+
+    a: Tensor  # (r, d_in), any float dtype
+    b: Tensor  # (d_out, r), any float dtype
+    scaling: float
+
+
+@dataclass(frozen=True)
+class Measures:
+    """How a module's update `dW` stands to its projection `C dW`."""
+
+    cosine: float  # <dW, C dW>_F / (||dW||_F ||C dW||_F); 0 when C dW is zero
+    retained_energy: float  # ||C dW||_F / ||dW||_F
+    update_norm: float  # ||dW||_F, scaling included
+    pdst_kept: float  # 1 / (1 + ||B - C B||_F): the official code's figure for a module left alone
+
+
+def update_norm(pair: LoraPair) -> float:
+    """`||s B A||_F`, from float64 Grams."""
+    return abs(pair.scaling) * _norm(_gram(pair.b, pair.b), _gram_of_rows(pair.a))
+
+
+def measure(pair: LoraPair, c_b: Tensor) -> Measures:
+    """Compare `dW` with `C dW`, given `c_b = C @ B`, `(d_out, r)`.
+
+    Raises ZeroDivisionError for a zero update: it has no cosine, and the caller skips it first.
+    """
+    a_gram = _gram_of_rows(pair.a)
+    plain, projected = _norm(_gram(pair.b, pair.b), a_gram), _norm(_gram(c_b, c_b), a_gram)
+    inner = float((_gram(pair.b, c_b) * a_gram).sum())
+    distance = float(torch.linalg.vector_norm(pair.b.double() - c_b.double()))
+    return Measures(
+        cosine=_bounded(inner / (plain * projected)) if projected else 0.0,
+        retained_energy=projected / plain,
+        update_norm=abs(pair.scaling) * plain,
+        pdst_kept=1 / (1 + distance),
+    )
+
+
+def _gram(x: Tensor, y: Tensor) -> Tensor:
+    """`X^T Y`, `(r, r)` float64."""
+    return x.double().T @ y.double()
+
+
+def _gram_of_rows(a: Tensor) -> Tensor:
+    """`A A^T`, `(r, r)` float64."""
+    return a.double() @ a.double().T
+
+
+def _norm(x_gram: Tensor, a_gram: Tensor) -> float:
+    """`||X A||_F` from `X^T X` and `A A^T`; rounding may leave a tiny negative, which is zero."""
+    return float((x_gram * a_gram).sum().clamp_min(0).sqrt())
+
+
+def _bounded(cosine: float) -> float:
+    """Rounding can carry a cosine of 1 just past it."""
+    return min(1.0, max(-1.0, cosine))

@@ -1,0 +1,76 @@
+"""One module: its projector applied to `B`, and what that says about the update."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from app.alignment.approximate import apply_approximate
+from app.alignment.difference import Difference
+from app.alignment.lora import LoraPair, Measures, measure, update_norm
+from app.alignment.subspace import Spectrum, project_onto, spectrum
+from app.domain.method import SafeLora
+
+IDENTITY = "V has full row rank, so this projector is the identity and changes nothing"
+ZERO_UPDATE = "the update is zero, so it has no cosine"
+ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment to compare with"
+
+
+@dataclass(frozen=True)
+class Projected:
+    """A module with a cosine: `c_b` is what `B` becomes if the module is selected."""
+
+    c_b: Tensor  # (d_out, r), float32 or float64
+    alignment_norm: float  # ||V||_F
+    measures: Measures
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A module with no cosine. It was not screened, and is never called safe."""
+
+    reason: str
+    update_norm: float
+    alignment_norm: float | None  # ||V||_F where it was computed
+
+
+class DifferenceNotFinite(ValueError):
+    """`V` holds NaN or infinity; the caller knows the files and names the tensor."""
+
+
+def project(pair: LoraPair, v: Difference, method: SafeLora) -> Projected | Skipped:
+    """Apply the method's projector to one module (Safe LoRA, arXiv 2405.16833; see the formulas in
+    `approximate` and `subspace`).
+
+    Raises DifferenceNotFinite. `pair` must be finite.
+    """
+    norm = update_norm(pair)
+    if norm == 0:
+        return Skipped(ZERO_UPDATE, 0.0, None)
+    c_b, alignment_norm, note = _apply(v, pair.b, method)
+    if not math.isfinite(alignment_norm):
+        raise DifferenceNotFinite(v.chat.name)
+    if alignment_norm == 0:
+        return Skipped(ZERO_ALIGNMENT, norm, 0.0)
+    return Projected(c_b, alignment_norm, measure(pair, c_b), note)
+
+
+def _apply(v: Difference, b: Tensor, method: SafeLora) -> tuple[Tensor, float, str]:
+    """`(C B, ||V||_F, note)`."""
+    if method.projector == "approximate":
+        return *apply_approximate(v, b), ""
+    found = spectrum(v)
+    if method.projector == "exact" and found.spans_everything:
+        return b.double(), found.norm, IDENTITY
+    projected = project_onto(_basis(found, method), b)
+    complement = method.projector == "complement"
+    return (b.double() - projected if complement else projected), found.norm, ""
+
+
+def _basis(found: Spectrum, method: SafeLora) -> Tensor:
+    """The directions that the projector keeps (or, for the complement, removes), `(d_out, k)`."""
+    if method.projector == "exact":
+        return found.basis
+    energy = method.resolved_energy
+    return found.basis[:, : method.rank] if energy is None else found.holding(energy)
