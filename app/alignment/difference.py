@@ -23,9 +23,17 @@ NORM_RUN = 512  # squares summed in float32 before float64 takes over: 2e-9 rela
 class StoredWeight(Protocol):
     """A 2-D weight that can be read by rows; reads may come from several threads at once."""
 
-    name: str  # the full tensor name, for messages
-    shape: tuple[int, int]
-    dtype: torch.dtype
+    @property
+    def name(self) -> str:
+        """The full tensor name, for messages."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) as stored."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """A float dtype."""
 
     def read_rows(self, begin: int, out: Tensor) -> None:
         """Fill `out`, `(n, shape[1])` of `dtype` and contiguous, with rows `begin..begin+n`."""

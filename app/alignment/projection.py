@@ -33,6 +33,7 @@ class Skipped:
     reason: str
     update_norm: float
     alignment_norm: float | None  # ||V||_F where it was computed
+    cosine: None = None
 
 
 class DifferenceNotFinite(ValueError):

@@ -1,0 +1,100 @@
+"""The report: what was changed, layer by layer, and why. Its JSON is a contract (`schema_version`).
+
+It holds no time and no duration, so the same input gives the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+SCHEMA_VERSION = "1"
+CLAIM = (
+    "Cosines and energies describe weights. They do not measure refusals, and no module or adapter "
+    "is called safe by this report."
+)
+
+Decision = Literal["projected", "kept", "skipped"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One adapted module. Numbers are null where the module was skipped and has none."""
+
+    module: str  # full name in the base model
+    layer: int | None  # the first number in the name
+    kind: str  # the last part of the name, e.g. "q_proj"
+    shape: tuple[int, int]  # (d_out, d_in)
+    rank: int
+    cosine: float | None  # <dW, C dW>_F / (||dW||_F ||C dW||_F)
+    retained_energy: float | None  # ||C dW||_F / ||dW||_F, what projecting leaves of the update
+    update_norm: float | None  # ||dW||_F, scaling included
+    alignment_norm: float | None  # ||W_chat - W_base||_F
+    pdst: float | None  # 1 / (1 + ||B_final - C B||_F), the official code's figure
+    decision: Decision
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unscreened:
+    """A part of the adapter that bypasses LoRA, so that no projector looked at it."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    id: str
+    revision: str | None  # a hub commit; null for a local folder
+    digest: str  # SHA-256 over config.json and every shard's name, size and header
+
+
+@dataclass(frozen=True)
+class AdapterReference:
+    id: str  # SHA-256 over the files' names and digests
+    base_model_name_or_path: str | None  # what adapter_config.json says
+    dropped_config_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MethodReference:
+    """The method as resolved: null where a field plays no part."""
+
+    name: str
+    projector: str
+    energy: float | None
+    rank: int | None
+    select: Mapping[str, object]  # {"by": ..., "value": ...}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`mean_*` and `median_*` are over the modules that have a cosine, projected or kept."""
+
+    modules: int
+    projected: int
+    kept: int
+    skipped: int
+    threshold: float | None  # the one given, or the largest cosine that was projected
+    mean_cosine: float | None
+    mean_pdst: float | None  # what the official code prints; no measure of safety
+    median_retained_energy: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    adapter: AdapterReference
+    base_model: ModelReference
+    chat_model: ModelReference
+    method: MethodReference
+    summary: Summary
+    layers: Sequence[LayerReport]  # in module order
+    unscreened: Sequence[Unscreened]
+    warnings: Sequence[str]
+    versions: Mapping[str, str]
+    claim: str = CLAIM
+    schema_version: str = SCHEMA_VERSION
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, `schema_version` first."""
+        return {"schema_version": self.schema_version, **asdict(self)}

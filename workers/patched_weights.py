@@ -1,0 +1,78 @@
+"""The patched weights file, made from the original by replacing byte ranges.
+
+Every candidate `C B` goes to a sparse scratch file at B's own place, so memory stays flat however
+large the adapter is. When the modules are chosen, their ranges are copied over a copy of the
+original: every other byte stays as it came.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from app.domain.adapter import TensorEntry
+from workers.checkpoints import TORCH_DTYPES, as_bytes, finite, read_exactly
+
+
+@dataclass(frozen=True)
+class PatchedWeights:
+    """The original weights file, open, and the scratch file with the candidates."""
+
+    original: Path
+    source: int  # descriptor of the original
+    scratch: int  # descriptor
+
+    def propose(self, place: TensorEntry, c_b: Tensor) -> None:
+        """Keep `c_b`, rounded once to the adapter's own dtype.
+
+        Raises NonFiniteTensor where `C B` is too large for that dtype.
+        """
+        rounded = finite(c_b.to(TORCH_DTYPES[place.dtype]), place.name, "patched adapter")
+        write_exactly(self.scratch, place.begin, rounded)
+
+    def publish(self, chosen: Iterable[TensorEntry], out: Path) -> None:
+        """Write the original with the `chosen` tensors replaced by their candidates."""
+        shutil.copyfile(self.original, out)
+        with opened(out, os.O_RDWR) as target:
+            for place in chosen:
+                candidate = torch.empty(place.shape, dtype=TORCH_DTYPES[place.dtype])
+                read_exactly(self.scratch, place.begin, candidate)
+                write_exactly(target, place.begin, candidate)
+            os.fsync(target)
+
+
+@contextmanager
+def patched_weights(original: Path, work: Path) -> Iterator[PatchedWeights]:
+    """Open `original`, with a scratch file in the folder `work` that is gone afterwards."""
+    scratch = work / "candidates.scratch"
+    try:
+        with (
+            opened(original, os.O_RDONLY) as source,
+            opened(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL) as descriptor,
+        ):
+            yield PatchedWeights(original, source, descriptor)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_exactly(descriptor: int, offset: int, tensor: Tensor) -> None:
+    """Write a tensor's bytes at `offset`, all of them."""
+    view = as_bytes(tensor.contiguous())
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """A file descriptor that is closed afterwards."""
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,120 @@
+"""The main job: load -> align -> project -> save, module by module. Knows no Celery."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from app.alignment.lora import LoraPair
+from app.alignment.projection import DifferenceNotFinite, Projected, Skipped, project
+from app.alignment.selection import select
+from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule
+from app.domain.checkpoint import Checkpoint
+from app.domain.errors import NonFiniteTensor
+from app.domain.method import SafeLora
+from app.domain.report import ModelReference, Report
+from workers.checkpoints import ModelPair, OpenCheckpoint, finite, open_pair, read_tensor
+from workers.patched_weights import PatchedWeights, patched_weights
+from workers.reporting import Outcome, Scored, build_report
+
+
+@dataclass(frozen=True)
+class NamedCheckpoint:
+    """A model as the job named it, and where its weights are."""
+
+    id: str
+    checkpoint: Checkpoint
+    revision: str | None = None
+
+    @property
+    def reference(self) -> ModelReference:
+        return ModelReference(self.id, self.revision, self.checkpoint.digest)
+
+
+@dataclass(frozen=True)
+class PatchInput:
+    """Everything a patch depends on; the same input gives the same bytes."""
+
+    folder: Path  # holds the adapter's validated files
+    manifest: AdapterManifest
+    base: NamedCheckpoint
+    chat: NamedCheckpoint
+    method: SafeLora
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One more module is done."""
+
+    done: int
+    total: int
+    module: str
+    cosine: float | None  # None where the module was skipped
+
+
+OnModule = Callable[[Progress], None]
+
+
+def patch(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) -> Report:
+    """Write the patched weights into the folder `out` and return the report.
+
+    `on_module` is called after each module and may raise (`Stopped`) to end the work. Raises
+    NonFiniteTensor, naming the tensor, for NaN or infinity in the adapter or in a model.
+    """
+    modules = given.manifest.modules
+    with (
+        open_pair(given.chat.checkpoint, given.base.checkpoint, threads=threads) as models,
+        patched_weights(given.folder / WEIGHTS_FILE, out) as weights,
+    ):
+        outcomes = list(_outcomes(given, models, weights, on_module))
+        chosen = _chosen(outcomes, given.method)
+        weights.publish([modules[i].lora_b for i in sorted(chosen)], out / WEIGHTS_FILE)
+    references = (given.base.reference, given.chat.reference)
+    return build_report(given.manifest, *references, given.method, outcomes, chosen)
+
+
+def _outcomes(
+    given: PatchInput, models: ModelPair, weights: PatchedWeights, on_module: OnModule
+) -> Iterator[Outcome]:
+    modules = given.manifest.modules
+    for done, module in enumerate(modules, start=1):
+        found = _project(module, models, weights, given.method)
+        if isinstance(found, Projected):
+            weights.propose(module.lora_b, found.c_b)
+        outcome = found if isinstance(found, Skipped) else Scored.of(found)
+        yield outcome
+        on_module(Progress(done, len(modules), module.name, outcome.cosine))
+
+
+def _project(
+    module: LoraModule, models: ModelPair, weights: PatchedWeights, method: SafeLora
+) -> Projected | Skipped:
+    a, b = (
+        finite(read_tensor(weights.source, entry), entry.name, "adapter")
+        for entry in (module.lora_a, module.lora_b)
+    )
+    try:
+        return project(LoraPair(a, b, module.scaling), models.difference(module), method)
+    except DifferenceNotFinite:
+        raise _culprit(models, f"{module.name}.weight") from None
+
+
+def _culprit(models: ModelPair, name: str) -> NonFiniteTensor:
+    """Which of the two models' weights holds the NaN or infinity."""
+
+    def is_finite(model: OpenCheckpoint) -> bool:
+        weight = model.weight(name)
+        return bool(torch.isfinite(read_tensor(weight.descriptor, weight.entry)).all())
+
+    for source, model in (("chat model", models.chat), ("base model", models.base)):
+        if not is_finite(model):
+            return NonFiniteTensor(tensor=name, source=source)
+    return NonFiniteTensor(tensor=name, source="difference between chat and base model")
+
+
+def _chosen(outcomes: list[Outcome], method: SafeLora) -> frozenset[int]:
+    """Indexes of the modules to project; a skipped module is never among them."""
+    scored = [(i, o.cosine) for i, o in enumerate(outcomes) if isinstance(o, Scored)]
+    picked = select([cosine for _, cosine in scored], method.select)
+    return frozenset(scored[i][0] for i in picked)
