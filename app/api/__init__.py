@@ -1,0 +1,1 @@
+"""HTTP only: routes parse, call a use case and map its answer."""

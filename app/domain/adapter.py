@@ -13,6 +13,8 @@ from datetime import datetime
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 README_FILE = "README.md"
+REPORT_FILE = "safety_report.json"
+PATCHED_FILES = (CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE, README_FILE)  # in the archive's order
 
 DTYPE_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The float dtypes we compute with, by their safetensors names, and the bytes of one element."""

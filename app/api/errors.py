@@ -1,0 +1,132 @@
+"""The one place that knows HTTP status codes: every error becomes an RFC 9457 problem.
+
+`type` is `urn:adapter-safety:problem:<code>` and stable; the error's facts travel as extension
+members. Nothing of the server (paths, traces, versions) is in a problem.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.domain.errors import (
+    AdapterSafetyError,
+    Conflict,
+    InvalidField,
+    JobFault,
+    MalformedRequest,
+    NotFound,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
+from app.domain.job import Fault
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 5
+
+STATUS: Mapping[type[AdapterSafetyError], int] = {
+    MalformedRequest: 400,
+    TooLarge: 413,
+    Refused: 422,
+    NotFound: 404,
+    Conflict: 409,
+    JobFault: 422,
+    Unavailable: 503,
+    AdapterSafetyError: 500,
+}
+"""By the nearest class of the error tree."""
+
+
+def status_of(kind: type[AdapterSafetyError]) -> int:
+    return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
+
+
+def problem(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    facts: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """An RFC 9457 response; `facts` are its extension members."""
+    body = {
+        **(facts or {}),
+        "type": f"urn:adapter-safety:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+    }
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def problem_of(error: AdapterSafetyError) -> JSONResponse:
+    status = status_of(type(error))
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
+    return problem(status, error.code, error.title, str(error), error.facts, headers)
+
+
+def problem_of_fault(fault: Fault) -> JSONResponse:
+    """A failed job's fault, answered to the client that waited for it."""
+    status = 500 if fault.code == "worker-fault" else 422
+    return problem(status, fault.code, fault.title, fault.detail, fault.facts)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of this application as a problem."""
+
+    @app.exception_handler(AdapterSafetyError)
+    def _known(_: Request, error: AdapterSafetyError) -> Response:
+        return problem_of(error)
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(_: Request, error: RequestValidationError) -> Response:
+        return _validation_problem(error.errors())
+
+    @app.exception_handler(HTTPException)
+    def _http(_: Request, error: HTTPException) -> Response:
+        return _http_problem(error)
+
+    @app.exception_handler(ClientDisconnect)
+    def _gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    @app.exception_handler(Exception)
+    def _bug(request: Request, error: Exception) -> Response:
+        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(
+            500, "internal-error", "Something went wrong", "the service failed; try again"
+        )
+
+
+def _validation_problem(errors: Sequence[Any]) -> Response:
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return problem_of(MalformedRequest(reason="the body is not valid JSON"))
+    fields = [{"field": _dotted(e["loc"]), "reason": e["msg"]} for e in errors[:20]]
+    error = InvalidField(**fields[0])
+    return problem(422, error.code, error.title, str(error), {**error.facts, "errors": fields})
+
+
+def _dotted(location: Sequence[object]) -> str:
+    """`("body", "method", "select")` -> `method.select`."""
+    return ".".join(map(str, location[1:])) or str(location[0])
+
+
+def _http_problem(error: HTTPException) -> Response:
+    if error.status_code < 400:  # 204 and 304 have no body, so no problem either
+        return Response(status_code=error.status_code, headers=error.headers)
+    code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(
+        error.status_code, f"http-{error.status_code}"
+    )
+    return problem(
+        error.status_code, code, str(error.detail), str(error.detail), None, error.headers
+    )

@@ -1,0 +1,92 @@
+"""/v1/jobs/{id}/events, /report and /adapter"""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.exceptions import HTTPException
+
+from app.api.negotiate import report_format
+from app.api.ranges import file_response
+from app.api.services import ServicesDep
+from app.domain.job import Job
+from app.jobs.render import FORMATS
+from app.jobs.retrieve import finished_result, follow, is_told, read_report
+
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
+
+RETRY_MS = 1000
+
+
+async def _resume_from(
+    job_id: str,
+    services: ServicesDep,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+) -> str:
+    """The event id to go on after; checked before the stream starts, so that errors are problems.
+
+    204 tells a browser's EventSource, which reconnects for ever, that all has been told.
+    """
+    after = last_event_id or "0"
+    if await is_told(job_id, after, services.records, services.events):
+        raise HTTPException(204)
+    await services.events.read(job_id, after=after, block_s=0)
+    return after
+
+
+@router.get("/events", response_class=EventSourceResponse)
+async def stream_events(
+    job_id: str, services: ServicesDep, after: Annotated[str, Depends(_resume_from)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: `queued`, `running`, `module` (one a module), and the final status.
+
+    A dropped connection resumes after `Last-Event-ID` and misses nothing.
+    """
+    async for event in follow(job_id, after, services.records, services.events):
+        yield ServerSentEvent(data=event.data, event=event.name, id=event.id, retry=RETRY_MS)
+
+
+@router.get(
+    "/report",
+    responses={
+        200: {
+            "description": "The report; JSON, CSV, Markdown or HTML by `format` or `Accept`",
+            "content": {media.split(";")[0]: {} for media, _ in FORMATS.values()},
+        }
+    },
+)
+def show_report(
+    job_id: str,
+    services: ServicesDep,
+    format: str | None = None,  # noqa: A002 because this is the query parameter's public name
+    accept: Annotated[str | None, Header()] = None,
+) -> Response:
+    """What was changed, layer by layer, and why."""
+    chosen = report_format(format, accept)
+    media_type, render = FORMATS[chosen]
+    report = read_report(services.records.job(job_id), services.artifacts)
+    return Response(render(report), media_type=media_type, headers={"Vary": "Accept"})
+
+
+@router.get(
+    "/adapter",
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "The patched adapter"},
+        206: {"description": "The part that `Range` asked for"},
+    },
+)
+def download_adapter(job_id: str, request: Request, services: ServicesDep) -> Response:
+    """The patched adapter as a zip: a PEFT folder with `safety_report.json` and a README."""
+    return adapter_response(services.records.job(job_id), request, services)
+
+
+def adapter_response(job: Job, request: Request, services: ServicesDep) -> Response:
+    """Raises JobNotFinished, ResultNotFound."""
+    return file_response(
+        finished_result(job, "adapter").archive,
+        services.artifacts,
+        request_headers=request.headers,
+        media_type="application/zip",
+        file_name=f"adapter-{job.adapter[:12]}-patched.zip",
+    )

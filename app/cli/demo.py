@@ -1,0 +1,111 @@
+"""`adapter-safety demo`: the main job on a tiny world, through the real API, queue and worker."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.exits import FAILED, fail
+from app.cli.remote import unpack_patched
+from app.cli.tables import print_report
+from app.client import Client
+
+READY = "adapter-safety is ready at "
+STOP_WITHIN_S = 60.0
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for everything the demo makes")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """Make a tiny base, chat and adapter, patch it through the real service, prove the result."""
+    out.mkdir(parents=True, exist_ok=True)
+    data = out.absolute() / "data"
+    from app.demo.world import make_world  # here, because this imports torch, transformers and peft
+
+    typer.echo("1/4 training a tiny base model, a chat model and a LoRA adapter")
+    world = make_world(data / "models" / "demo", out / "adapter")
+    typer.echo("2/4 starting API, worker and broker")
+    with _service(data) as url, Client(url) as client:
+        typer.echo(f"3/4 uploading and patching at {url}")
+        job = _patch(client, world.adapter)
+        report = client.report(job["id"])
+        archive = out / "patched.zip"
+        client.download(job["id"], archive)
+    typer.echo("4/4 loading the result with PEFT and checking it against the formula")
+    patched = _unpacked(archive, out / "patched")
+    _prove(world, patched, report)
+    print_report(report)
+    _say_where(world.adapter, patched, archive)
+
+
+def _patch(client: Client, adapter: Path) -> dict[str, Any]:
+    """Submit with half of the modules selected, and follow to the end."""
+    uploaded = client.upload(adapter)
+    select = {"by": "count", "value": len(uploaded["modules"]) // 2}
+    method = {"name": "safe_lora", "projector": "approximate", "select": select}
+    models = {"base_model": "demo/base", "chat_model": "demo/chat"}
+    job = client.submit({"kind": "patch", "adapter": uploaded["id"], **models, "method": method})
+    for event in client.events(job["id"]):
+        if event.name == "module":
+            typer.echo(f"    {event.data['done']}/{event.data['total']} {event.data['module']}")
+    job = client.job(job["id"])
+    if job["status"] != "succeeded":
+        raise fail(f"the job ended as {job['status']}: {job['problem']}", FAILED)
+    return job
+
+
+@contextmanager
+def _service(data: Path) -> Iterator[str]:
+    """`adapter-safety up` on a free port; its base URL. Stopped afterwards."""
+    command = [sys.executable, "-c", "from app.cli import main; main()", "up", "--port", "0"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTER_SAFETY_")}
+    environment = {**kept, "ADAPTER_SAFETY_DATA_DIR": str(data)}
+    process = subprocess.Popen(  # noqa: S603 because the command is our own
+        command, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield _ready_url(process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=STOP_WITHIN_S)
+
+
+def _ready_url(process: "subprocess.Popen[str]") -> str:
+    for line in process.stdout or ():
+        if line.startswith(READY):
+            return line.removeprefix(READY).split()[0]
+    raise fail("the service did not start; its own message is above", FAILED)
+
+
+def _unpacked(archive: Path, folder: Path) -> Path:
+    """The patched adapter, in place of an earlier demo's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    unpack_patched(archive, folder)
+    return folder
+
+
+def _prove(world: Any, patched: Path, report: dict[str, Any]) -> None:
+    from app.demo.proof import ProofFailed, check_patched
+
+    try:
+        check_patched(world, patched, report)
+    except ProofFailed as error:
+        raise fail(f"the result is wrong at {error}", FAILED) from error
+
+
+def _say_where(adapter: Path, patched: Path, archive: Path) -> None:
+    typer.echo(
+        "PEFT loads the patched adapter; projected modules equal C B, the others are as sent"
+    )
+    typer.echo(f"original adapter: {adapter.absolute()}")
+    typer.echo(f"patched adapter:  {patched.absolute()}")
+    typer.echo(f"archive:          {archive.absolute()}")
+    typer.echo(f"report:           {(patched / 'safety_report.json').absolute()}")

@@ -1,0 +1,29 @@
+"""What the command line ends with: 0 done, 1 refused (`inspect`), 2 bad input, 3 the job failed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from app.domain.errors import AdapterSafetyError, NotFound, Refused
+
+REFUSED = 1
+BAD_INPUT = 2
+FAILED = 3
+
+
+def fail(message: str, code: int) -> typer.Exit:
+    """Print the message to stderr; raise what is returned."""
+    typer.echo(f"error: {message}", err=True)
+    return typer.Exit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Known errors become a sentence and an exit code instead of a trace."""
+    try:
+        yield
+    except (Refused, NotFound) as error:
+        raise fail(str(error), BAD_INPUT) from error
+    except AdapterSafetyError as error:
+        raise fail(str(error), FAILED) from error

@@ -1,0 +1,79 @@
+"""`adapter-safety patch --server`: the same job, done by a server."""
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress
+
+from app.cli.exits import BAD_INPUT, FAILED, fail
+from app.client import Client, ProblemError
+from app.domain.adapter import PATCHED_FILES
+from app.domain.method import SafeLora
+
+
+def patch_remotely(
+    server: str, adapter: Path, models: Mapping[str, str], method: SafeLora, out: Path
+) -> dict[str, Any]:
+    """Upload, submit, follow, download into `out`; the report. Ends the process on a failure."""
+    try:
+        with Client(server) as client:
+            job = _finished(client, adapter, models, method)
+            if job["status"] != "succeeded":
+                detail = (job["problem"] or {}).get("detail", f"the job was {job['status']}")
+                raise fail(detail, FAILED)
+            _download(client, job["id"], out)
+            return client.report(job["id"])
+    except ProblemError as error:
+        raise fail(str(error), BAD_INPUT if 400 <= error.status < 500 else FAILED) from error
+    except httpx.TransportError as error:
+        raise fail(f"{server} does not answer: {error}", FAILED) from error
+
+
+def _finished(
+    client: Client, adapter: Path, models: Mapping[str, str], method: SafeLora
+) -> dict[str, Any]:
+    uploaded = client.upload(adapter)
+    job = client.submit(
+        {"kind": "patch", "adapter": uploaded["id"], **models, "method": method_json(method)}
+    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("patching", total=len(uploaded["modules"]))
+        for event in client.events(job["id"]):
+            bar.update(task, completed=event.data.get("done"))
+    return client.job(job["id"])
+
+
+def method_json(method: SafeLora) -> dict[str, Any]:
+    """The method as `POST /v1/jobs` takes it."""
+    select = {"by": method.select.by, "value": method.select.value}
+    return {
+        "name": method.name,
+        "projector": method.projector,
+        "energy": method.energy,
+        "rank": method.rank,
+        "select": select,
+    }
+
+
+def _download(client: Client, job_id: str, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
+        archive, unpacked = Path(folder) / "patched.zip", Path(folder) / "patched"
+        client.download(job_id, archive)
+        unpack_patched(archive, unpacked)
+        unpacked.replace(out)
+
+
+def unpack_patched(archive: Path, out: Path) -> None:
+    """Unpack the files that a patched adapter has, by their names, and no others."""
+    out.mkdir()
+    with zipfile.ZipFile(archive) as packed:
+        for name in PATCHED_FILES:
+            with packed.open(name) as source, (out / name).open("wb") as target:
+                shutil.copyfileobj(source, target)

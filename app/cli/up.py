@@ -1,0 +1,64 @@
+"""`adapter-safety up`: API, worker and broker on this machine; one Ctrl-C stops all."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from app.cli.exits import FAILED, fail
+from app.config import Settings
+from app.storage.migrate import upgrade
+from app.supervisor.errors import SupervisorError
+from app.supervisor.up import run_up
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def up(
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
+    verbose: Annotated[bool, typer.Option(help="show the parts' logs here")] = False,
+) -> None:
+    """Run the whole service on this machine until Ctrl-C."""
+    settings = Settings()
+    for folder in (settings.data_dir, settings.resolved_model_root, settings.staging_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    upgrade(settings.resolved_database_url)
+    try:
+        code = run_up(
+            data_dir=settings.data_dir,
+            host=host,
+            port=port,
+            redis_url=settings.redis_url,
+            environment={
+                **os.environ,
+                "ADAPTER_SAFETY_DATA_DIR": str(settings.data_dir.absolute()),
+            },
+            api_command=_api_command,
+            worker_command=_worker_command(),
+            on_ready=lambda url: _say_ready(url, settings),
+            verbose=verbose,
+        )
+    except SupervisorError as error:
+        raise fail(str(error), FAILED) from error
+    raise typer.Exit(code)
+
+
+def _say_ready(url: str, settings: Settings) -> None:
+    typer.echo(f"adapter-safety is ready at {url} (API description: {url}/docs)")
+    typer.echo(f"data: {settings.data_dir.absolute()}")
+    typer.echo(f"models: {settings.resolved_model_root.absolute()}")
+    typer.echo("Ctrl-C stops all")
+    sys.stdout.flush()
+
+
+def _api_command(descriptor: int) -> list[str]:
+    factory = ["--factory", "app.main:create_app", "--fd", str(descriptor)]
+    return [sys.executable, "-m", "uvicorn", *factory, "--timeout-graceful-shutdown", "3"]
+
+
+def _worker_command() -> list[str]:
+    pool = ["--pool", "prefork", "--concurrency", "1"]
+    quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    return [sys.executable, "-m", "celery", "-A", "workers.celery_app", "worker", *pool, *quiet]

@@ -1,0 +1,84 @@
+"""Settings from the environment (`ADAPTER_SAFETY_*`). Read only where things are wired."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting has a default that works on one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="ADAPTER_SAFETY_", extra="ignore")
+
+    data_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".adapter-safety",
+        description="Folder of the database, the artifacts, the broker's file and the logs.",
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="SQLAlchemy URL; SQLite in the data folder if unset.",
+    )
+    redis_url: str | None = Field(
+        default=None,
+        description="Broker and events: redis://host:port/db or unix:///path.sock. Where it is not "
+        "set, `up` starts a broker of its own, and anything else takes redis://127.0.0.1:6379/0.",
+    )
+    storage_url: str | None = Field(
+        default=None,
+        description="Where artifacts are kept: s3://bucket/prefix or file:///folder; the data "
+        "folder if unset.",
+    )
+    model_root: Path | None = Field(
+        default=None,
+        description="Folder whose subfolders are the models that jobs may name; "
+        "`models` in the data folder if unset.",
+    )
+    max_upload_bytes: int = Field(
+        default=4 << 30, ge=1, description="Largest adapter upload in bytes."
+    )
+    max_wait_s: float = Field(
+        default=60.0, ge=0, description="Longest wait in seconds that `Prefer: wait=N` is given."
+    )
+    threads: int = Field(
+        default=0, ge=0, description="CPU threads of one job; 0 takes every core there is."
+    )
+    lease_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds after which a job whose worker fell silent is given to another.",
+    )
+    job_time_limit_s: int = Field(
+        default=6 * 3600, ge=1, description="Seconds after which a running job is stopped."
+    )
+    reconcile_every_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds between two searches for jobs that the queue has lost.",
+    )
+
+    @property
+    def resolved_redis_url(self) -> str:
+        return self.redis_url or "redis://127.0.0.1:6379/0"
+
+    @property
+    def visibility_timeout_s(self) -> float:
+        """When the broker hands a message out again: later than the longest job can run."""
+        return self.job_time_limit_s * 1.5 + 600
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'records.sqlite3'}"
+
+    @property
+    def resolved_storage_url(self) -> str:
+        return self.storage_url or (self.data_dir.absolute() / "artifacts").as_uri()
+
+    @property
+    def resolved_model_root(self) -> Path:
+        return self.model_root or self.data_dir / "models"
+
+    @property
+    def staging_dir(self) -> Path:
+        """Where uploads and results lie until they are published."""
+        return self.data_dir.absolute() / "staging"

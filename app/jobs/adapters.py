@@ -1,0 +1,39 @@
+"""Accept an adapter: validate it, store its files by content, keep a record."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.domain.adapter import AdapterManifest, StoredAdapter, StoredModule
+from app.jobs.ports import Artifacts, Records
+
+
+def accept_adapter(
+    folder: Path, manifest: AdapterManifest, *, records: Records, artifacts: Artifacts
+) -> tuple[StoredAdapter, bool]:
+    """Keep a validated adapter whose files lie in `folder`; False when it was there already.
+
+    The files go first: a record never names a file that is not there.
+    """
+    for name, file in manifest.files.items():
+        artifacts.put(folder / name, file)
+    created = records.add_adapter(_stored(manifest))
+    return records.adapter(manifest.id), created
+
+
+def _stored(manifest: AdapterManifest) -> StoredAdapter:
+    return StoredAdapter(
+        id=manifest.id,
+        created_at=datetime.now(UTC),
+        files=manifest.files,
+        modules=stored_modules(manifest),
+        dropped_keys=manifest.dropped_keys,
+        base_model_name=manifest.base_model_name,
+    )
+
+
+def stored_modules(manifest: AdapterManifest) -> tuple[StoredModule, ...]:
+    """What a model must fit, without the tensors."""
+    return tuple(
+        StoredModule(m.name, m.rank, m.alpha, m.d_out, m.d_in, m.lora_b.dtype)
+        for m in manifest.modules
+    )

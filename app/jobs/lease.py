@@ -1,0 +1,71 @@
+"""A worker's hold on a running job: renewed in the background, asked between modules."""
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+
+from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost
+from app.domain.job import Job
+from app.jobs.ports import Events, Records
+
+RENEWALS_PER_LEASE = 3
+
+
+class Lease:
+    """Keeps a job's lease alive while a long module is computed, and carries its progress.
+
+    The thread only renews. A cancel or a lost lease is raised by `check` and `progress`, in the
+    working thread, so the work ends between two modules and never in the middle of one.
+    """
+
+    def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
+        self._job, self._records, self._events, self._lease_s = job, records, events, lease_s
+        self._done = self._total = 0
+        self._lost: AdapterSafetyError | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease-{job.id}", daemon=True)
+
+    def __enter__(self) -> "Lease":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def progress(self, done: int, total: int, event: Mapping[str, object]) -> None:
+        """Note that a module is done. Raises JobCancelled or LeaseLost."""
+        self._done, self._total = done, total
+        self._events.publish(self._job.id, "module", {"done": done, "total": total, **event})
+        self.check()
+
+    def check(self) -> None:
+        """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's."""
+        if self._lost:
+            raise self._lost
+        if self._beat():
+            raise JobCancelled
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._lease_s / RENEWALS_PER_LEASE):
+            try:
+                self._beat()
+            except LeaseLost as error:
+                self._lost = error
+                return
+            except AdapterSafetyError:  # the database is away: the next round asks again
+                continue
+
+    def _beat(self) -> bool:
+        return self._records.heartbeat(
+            self._job.id,
+            fence=self._job.fence,
+            lease_s=self._lease_s,
+            modules_done=self._done,
+            modules_total=self._total,
+        )

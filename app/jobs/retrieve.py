@@ -1,0 +1,83 @@
+"""Read what a job left behind."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from app.domain.adapter import FileEntry
+from app.domain.errors import JobNotFinished, ResultNotFound, Unavailable
+from app.domain.job import FINAL, Job, JobEvent, JobResult
+from app.jobs.ports import Artifacts, Events, Records
+
+POLL_S = 2.0  # how often the record is asked while no event comes: events inform, the record rules
+AWAY_S = 0.5  # pause before asking a broker again that does not answer
+
+
+def finished_result(job: Job, what: str) -> JobResult:
+    """Raises JobNotFinished for a job under way, ResultNotFound for one that left nothing."""
+    if job.result is not None:
+        return job.result
+    if job.is_final:
+        raise ResultNotFound(job=job.id, status=job.status, what=what)
+    raise JobNotFinished(job=job.id, status=job.status, what=what)
+
+
+def read_report(job: Job, artifacts: Artifacts) -> dict[str, Any]:
+    """The job's report as plain values. Raises JobNotFinished, ResultNotFound, ArtifactCorrupt."""
+    file = finished_result(job, "report").report
+    report: dict[str, Any] = json.loads(read_whole(file, artifacts))
+    return report
+
+
+def read_whole(file: FileEntry, artifacts: Artifacts) -> bytes:
+    return b"".join(artifacts.read(file, 0, file.size_bytes))
+
+
+async def wait_until_final(job_id: str, seconds: float, records: Records, events: Events) -> Job:
+    """The job as soon as it is final, or as it is after `seconds`. Raises JobNotFound."""
+    deadline, after = time.monotonic() + seconds, "0"
+    while True:
+        job = await asyncio.to_thread(records.job, job_id)
+        left = deadline - time.monotonic()
+        if job.is_final or left <= 0:
+            return job
+        for event in await _news(events, job_id, after, min(left, POLL_S)):
+            after = event.id
+
+
+async def follow(
+    job_id: str, after: str, records: Records, events: Events
+) -> AsyncIterator[JobEvent]:
+    """The job's events after the id `after`, as they come, up to its final one.
+
+    When the stream was lost, the record alone gives the final event (with the id it was asked
+    from, so that a client which resumes asks for the same again).
+    """
+    while True:
+        job = await asyncio.to_thread(records.job, job_id)
+        news = await _news(events, job_id, after, 0 if job.is_final else POLL_S)
+        for event in news:
+            after = event.id
+            yield event
+            if event.name in FINAL:
+                return
+        if job.is_final and not news:
+            yield JobEvent(after, job.status, {"status": job.status})
+            return
+
+
+async def is_told(job_id: str, after: str, records: Records, events: Events) -> bool:
+    """Whether a client that has seen `after` has seen the final event."""
+    if after == "0" or not (await asyncio.to_thread(records.job, job_id)).is_final:
+        return False
+    return not await _news(events, job_id, after, 0)
+
+
+async def _news(events: Events, job_id: str, after: str, seconds: float) -> list[JobEvent]:
+    try:
+        return await events.read(job_id, after=after, block_s=seconds)
+    except Unavailable:
+        await asyncio.sleep(min(seconds, AWAY_S))
+        return []

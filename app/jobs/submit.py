@@ -1,0 +1,110 @@
+"""Submit a job: check all that can be checked now, commit, then enqueue."""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from app.domain.adapter import StoredModule
+from app.domain.checkpoint import Checkpoint
+from app.domain.errors import InvalidField, Unavailable
+from app.domain.job import Job, JobKind
+from app.domain.method import SafeLora
+from app.intake.preflight import check_fit
+from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What a client asks for."""
+
+    kind: JobKind
+    adapter: str
+    base_model: str
+    chat_model: str
+    method: SafeLora
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the request, to tell a repeated one from another under the same key."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def submit(
+    request: JobRequest,
+    key: str | None,
+    *,
+    records: Records,
+    queue: Queue,
+    events: Events,
+    models: Models,
+) -> Job:
+    """Keep a job and hand it to the workers; under a key used before, return that request's job.
+
+    Raises AdapterNotFound, UnknownModel, CheckpointRefused, ModulesNotInModel, ModelShapesDiffer,
+    AdapterShapesDiffer, InvalidField and IdempotencyKeyReused; nothing is kept then. A broker that
+    is away is no error: the job is kept, and the reconciler enqueues it.
+    """
+    idempotency = IdempotencyKey(key, request.sha256) if key is not None else None
+    earlier = records.job_for_key(idempotency) if idempotency else None
+    if earlier:
+        return earlier
+    check_request(request, records.adapter(request.adapter).modules, models)
+    wanted = _new_job(request)
+    job = records.add_job(wanted, idempotency)
+    if job.id == wanted.id:
+        events.publish(job.id, "queued", {"status": "queued"})
+        enqueue(job, queue)
+    return job
+
+
+def check_request(request: JobRequest, modules: Sequence[StoredModule], models: Models) -> None:
+    """Everything about a request that does not need a tensor's bytes."""
+    base = models.checkpoint(request.base_model, field="base_model")
+    chat = models.checkpoint(request.chat_model, field="chat_model")
+    check_patch(modules, base, chat, request)
+
+
+def check_patch(
+    modules: Sequence[StoredModule], base: Checkpoint, chat: Checkpoint, request: JobRequest
+) -> None:
+    """The adapter fits both models, and the selection fits the adapter."""
+    check_fit(modules, base, chat, request.base_model, request.chat_model)
+    select = request.method.select
+    if select.by == "count" and select.value is not None and select.value > len(modules):
+        reason = f"the adapter has {len(modules)} modules, {select.value:g} cannot be projected"
+        raise InvalidField(field="method.select.value", reason=reason)
+
+
+def enqueue(job: Job, queue: Queue) -> None:
+    """Hand a kept job to the workers; the reconciler repairs what the broker does not take."""
+    try:
+        queue.send(job.id, job.kind)
+    except Unavailable as error:
+        logger.warning("job %s stays queued in the database: %s", job.id, error)
+
+
+def reconcile(records: Records, queue: Queue, *, queued_for_s: float) -> list[str]:
+    """Enqueue again what the queue may have lost; a job sent twice still runs once at a time."""
+    orphans = records.orphans(queued_for_s=queued_for_s)
+    for job_id in orphans:
+        enqueue(records.job(job_id), queue)
+    return orphans
+
+
+def _new_job(request: JobRequest) -> Job:
+    return Job(
+        id=uuid.uuid4().hex,
+        kind=request.kind,
+        status="queued",
+        adapter=request.adapter,
+        base_model=request.base_model,
+        chat_model=request.chat_model,
+        method=request.method,
+        created_at=datetime.now(UTC),
+    )

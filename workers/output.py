@@ -1,0 +1,72 @@
+"""The patched adapter as a PEFT folder, and as a zip whose bytes depend only on its content."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+from app.domain.adapter import (
+    CONFIG_FILE,
+    PATCHED_FILES,
+    README_FILE,
+    REPORT_FILE,
+    FileEntry,
+)
+from app.domain.report import Report
+from app.jobs.render import as_json, as_markdown
+from workers.pipeline import OnModule, PatchInput, patch
+
+README_HEADING = "## Safety patch"
+ZIP_EPOCH = (
+    1980,
+    1,
+    1,
+    0,
+    0,
+    0,
+)  # the format's earliest time, so that equal content is equal bytes
+CHUNK_BYTES = 1 << 20
+
+
+def write_patched_adapter(
+    given: PatchInput, out: Path, *, threads: int, on_module: OnModule
+) -> Report:
+    """Patch into the existing folder `out`: weights, configuration, report and README.
+
+    Raises what `patch` raises; `out` may hold a part of the files then.
+    """
+    report = patch(given, out, threads=threads, on_module=on_module)
+    (out / CONFIG_FILE).write_text(json.dumps(given.manifest.config, indent=2))
+    (out / REPORT_FILE).write_text(as_json(report.as_json()))
+    (out / README_FILE).write_text(_readme(given, report))
+    return report
+
+
+def _readme(given: PatchInput, report: Report) -> str:
+    """The adapter's own README, if it has one, with a section about the patch at its end."""
+    path = given.folder / README_FILE
+    own = (
+        path.read_text(encoding="utf-8").rstrip() + "\n\n"
+        if README_FILE in given.manifest.files
+        else ""
+    )
+    return f"{own}{README_HEADING}\n\n{as_markdown(report.as_json())}"
+
+
+def zip_adapter(folder: Path, archive: Path) -> None:
+    """Pack the output files, stored (weights do not compress), in a fixed order."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+        for name in PATCHED_FILES:
+            size = (folder / name).stat().st_size
+            info = zipfile.ZipInfo(name, ZIP_EPOCH)
+            info.external_attr = 0o644 << 16
+            info.file_size = size
+            with (folder / name).open("rb") as source, packed.open(info, "w") as target:
+                while chunk := source.read(CHUNK_BYTES):
+                    target.write(chunk)
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Digest and size of a local file."""
+    with path.open("rb") as file:
+        return FileEntry(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)

@@ -1,0 +1,64 @@
+"""A patch job's work: fetch the adapter, patch it, publish report and archive."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.domain.adapter import REPORT_FILE, AdapterManifest
+from app.domain.job import Job, JobResult
+from app.intake.manifest import read_manifest
+from app.jobs.lease import Lease
+from app.jobs.ports import Artifacts, Models, Records
+from workers.output import file_entry, write_patched_adapter, zip_adapter
+from workers.pipeline import NamedCheckpoint, PatchInput, Progress
+
+
+@dataclass(frozen=True)
+class PatchJob:
+    records: Records
+    artifacts: Artifacts
+    models: Models
+    folder: Path  # empty, ours alone
+    threads: int
+
+    def run(self, job: Job, lease: Lease) -> JobResult:
+        """Raises what patching and storing raise, and `Stopped` where the lease says so."""
+        given = self._input(job)
+        out = self.folder / "patched"
+        out.mkdir()
+
+        def on_module(progress: Progress) -> None:
+            event = {"module": progress.module, "cosine": progress.cosine}
+            lease.progress(progress.done, progress.total, event)
+
+        write_patched_adapter(given, out, threads=self.threads, on_module=on_module)
+        archive = self.folder / "patched.zip"
+        zip_adapter(out, archive)
+        lease.check()
+        return self._publish(out / REPORT_FILE, archive)
+
+    def _input(self, job: Job) -> PatchInput:
+        folder = self.folder / "adapter"
+        return PatchInput(
+            folder=folder,
+            manifest=self._fetch(job.adapter, folder),
+            base=self._model(job.base_model, "base_model"),
+            chat=self._model(job.chat_model, "chat_model"),
+            method=job.method,
+        )
+
+    def _fetch(self, adapter_id: str, folder: Path) -> AdapterManifest:
+        """The adapter's files, their digests checked, through the same gate as at the upload."""
+        folder.mkdir()
+        files = self.records.adapter(adapter_id).files
+        for name, file in files.items():
+            self.artifacts.fetch(file, folder / name)
+        return read_manifest(folder, known=files)
+
+    def _model(self, model_id: str, field: str) -> NamedCheckpoint:
+        return NamedCheckpoint(model_id, self.models.checkpoint(model_id, field=field))
+
+    def _publish(self, report: Path, archive: Path) -> JobResult:
+        result = JobResult(report=file_entry(report), archive=file_entry(archive))
+        self.artifacts.put(report, result.report)
+        self.artifacts.put(archive, result.archive)
+        return result

@@ -1,0 +1,78 @@
+"""Wires a worker: settings, stores, threads. Called in the child process, after the fork."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from app.config import Settings
+from app.domain.job import Job, JobResult, JobStatus
+from app.jobs.lease import Lease
+from app.jobs.ports import Artifacts, Events, Models, Records
+from app.jobs.run import run_job
+from app.storage.artifacts import ObjectArtifacts
+from app.storage.events import RedisEvents
+from app.storage.models import FolderModels
+from app.storage.records import SqlRecords
+from workers.patch_job import PatchJob
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a task needs; made once in each worker process."""
+
+    records: Records
+    artifacts: Artifacts
+    events: Events
+    models: Models
+    staging_dir: Path
+    threads: int
+    lease_s: float
+
+    def run(self, job_id: str) -> JobStatus | None:
+        """Run one job to its end. None when there was nothing to claim."""
+        return run_job(
+            job_id, self._work, records=self.records, events=self.events, lease_s=self.lease_s
+        )
+
+    def _work(self, job: Job, lease: Lease) -> JobResult:
+        with self._folder(job) as folder:
+            return PatchJob(
+                records=self.records,
+                artifacts=self.artifacts,
+                models=self.models,
+                folder=folder,
+                threads=self.threads,
+            ).run(job, lease)
+
+    @contextmanager
+    def _folder(self, job: Job) -> Iterator[Path]:
+        """A folder of this attempt's own, gone afterwards."""
+        folder = self.staging_dir / f"job-{job.id}-{job.fence}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def runtime() -> Runtime:
+    """This process's runtime, from the environment. Not to be called before the fork."""
+    return make_runtime(Settings())
+
+
+def make_runtime(settings: Settings) -> Runtime:
+    return Runtime(
+        records=SqlRecords(settings.resolved_database_url),
+        artifacts=ObjectArtifacts(settings.resolved_storage_url),
+        events=RedisEvents(settings.resolved_redis_url),
+        models=FolderModels(settings.resolved_model_root),
+        staging_dir=settings.staging_dir,
+        threads=settings.threads or len(os.sched_getaffinity(0)),
+        lease_s=settings.lease_s,
+    )

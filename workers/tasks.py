@@ -1,0 +1,18 @@
+"""Celery's tasks: a job's id in, its state out. They may run twice; the claim decides."""
+
+from workers.celery_app import app
+
+
+@app.task(name="adapter_safety.patch")  # type: ignore[untyped-decorator] # because celery has no types
+def patch(job_id: str) -> str | None:
+    """Run a patch job."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
+def warm_up() -> None:
+    """Import what jobs need, in the child."""
+    from workers.runtime import runtime
+
+    runtime()
