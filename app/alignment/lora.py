@@ -5,6 +5,7 @@ formed. The Grams are summed in float64: a float32 cosine over 16 M elements was
 digit (0.7094 against 0.7082).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,8 @@ class Measures:
 
 def update_norm(pair: LoraPair) -> float:
     """`||s B A||_F`, from float64 Grams."""
-    return abs(pair.scaling) * _norm(_gram(pair.b, pair.b), _gram_of_rows(pair.a))
+    squared = _inner(_gram(pair.b, pair.b), _gram_of_rows(pair.a))
+    return abs(pair.scaling) * math.sqrt(max(0.0, squared))
 
 
 def measure(pair: LoraPair, c_b: Tensor) -> Measures:
@@ -41,13 +43,13 @@ def measure(pair: LoraPair, c_b: Tensor) -> Measures:
     Raises ZeroDivisionError for a zero update: it has no cosine, and the caller skips it first.
     """
     a_gram = _gram_of_rows(pair.a)
-    plain, projected = _norm(_gram(pair.b, pair.b), a_gram), _norm(_gram(c_b, c_b), a_gram)
-    inner = float((_gram(pair.b, c_b) * a_gram).sum())
+    plain = _inner(_gram(pair.b, pair.b), a_gram)  # ||B A||_F^2
+    projected = max(0.0, _inner(_gram(c_b, c_b), a_gram))  # ||C B A||_F^2; rounding may go below 0
     distance = float(torch.linalg.vector_norm(pair.b.double() - c_b.double()))
     return Measures(
-        cosine=_bounded(inner / (plain * projected)) if projected else 0.0,
-        retained_energy=projected / plain,
-        update_norm=abs(pair.scaling) * plain,
+        cosine=_cosine(_inner(_gram(pair.b, c_b), a_gram), plain, projected),
+        retained_energy=math.sqrt(projected / plain),
+        update_norm=abs(pair.scaling) * math.sqrt(plain),
         pdst_kept=1 / (1 + distance),
     )
 
@@ -62,11 +64,17 @@ def _gram_of_rows(a: Tensor) -> Tensor:
     return a.double() @ a.double().T
 
 
-def _norm(x_gram: Tensor, a_gram: Tensor) -> float:
-    """`||X A||_F` from `X^T X` and `A A^T`; rounding may leave a tiny negative, which is zero."""
-    return float((x_gram * a_gram).sum().clamp_min(0).sqrt())
+def _inner(x_gram: Tensor, a_gram: Tensor) -> float:
+    """`<X A, Y A>_F` from `X^T Y` and `A A^T`."""
+    return float((x_gram * a_gram).sum())
 
 
-def _bounded(cosine: float) -> float:
-    """Rounding can carry a cosine of 1 just past it."""
-    return min(1.0, max(-1.0, cosine))
+def _cosine(inner: float, squared_x: float, squared_y: float) -> float:
+    """From an inner product and two squared norms.
+
+    `sqrt(x * x)` is exactly `x`, so an update that its projector leaves alone has a cosine of
+    exactly 1, and several such modules are a true tie.
+    """
+    if squared_y == 0:
+        return 0.0
+    return min(1.0, max(-1.0, inner / math.sqrt(squared_x * squared_y)))

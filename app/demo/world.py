@@ -44,14 +44,14 @@ def make_world(models: Path, adapter: Path) -> World:
     model.name_or_path = "demo/chat"
     tuned = get_peft_model(model, _lora())
     _train(tuned, _doubling, steps=15)
-    tuned.save_pretrained(str(adapter))
+    tuned.save_pretrained(str(adapter), save_embedding_layers=False)
     return World(base, chat, adapter)
 
 
 def _be_quiet() -> None:
     """The demo says what it does; the libraries' progress bars and hints would only hide it."""
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call] # because transformers has none
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call] # likewise
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 

@@ -256,3 +256,10 @@ def test_the_norm_of_a_large_block_keeps_eight_digits() -> None:
     exact = float(block.double().square().sum())
     assert squared_norm(block) == pytest.approx(exact, rel=1e-8)
     assert squared_norm(block[0, :5]) == pytest.approx(float(block[0, :5].double().square().sum()))
+
+
+def test_modules_that_a_projector_leaves_alone_are_a_true_tie() -> None:
+    for seed in range(20):
+        chat, base = weights(24, 32, seed=seed)
+        found = projected(pair(24, 32), difference(chat, base), SafeLora("exact"))
+        assert found.measures.cosine == 1.0

@@ -1,0 +1,156 @@
+"""A local Hugging Face checkpoint by names and byte ranges; the operator put it there."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from io import BufferedReader
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from app.domain.checkpoint import Checkpoint, ShardTensor
+from app.domain.errors import CheckpointRefused, Refused
+from app.intake.limits import CHECKPOINT_LIMITS
+from app.intake.names import PICKLE_SUFFIXES, shown
+from app.intake.safetensors_header import read_header
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+KEPT = 8  # because a worker alternates between few pairs, and 70B headers take some MB each
+
+
+class _Fault(Exception):
+    """A file of a checkpoint that cannot be used, before it is known who asked for which model."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(reason)
+        self.file, self.reason = file, reason
+
+
+class _FileState(NamedTuple):
+    """What tells that a file has changed."""
+
+    name: str
+    mtime_ns: int
+    size_bytes: int
+
+
+def read_checkpoint(folder: Path, *, field: str, model: str) -> Checkpoint:
+    """The checkpoint in `folder`: `model.safetensors`, or shards with their index.
+
+    Kept in memory until a file's time or size changes.
+    Raises CheckpointRefused naming the file, never its path.
+    """
+    try:
+        return _read(folder.resolve(), _state(folder))
+    except _Fault as fault:
+        file, reason = shown(fault.file), fault.reason
+    except OSError as error:
+        file, reason = Path(str(error.filename)).name, "it cannot be read"
+    raise CheckpointRefused(field=field, model=model, file=file, reason=reason)
+
+
+def _state(folder: Path) -> tuple[_FileState, ...]:
+    found = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors")]
+    return tuple(
+        _FileState(path.name, path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted(found)
+        if path.is_file()  # follows links, as hub caches have them; a dead link is no file
+    )
+
+
+@lru_cache(maxsize=KEPT)
+def _read(folder: Path, state: tuple[_FileState, ...]) -> Checkpoint:
+    names = {file.name for file in state}
+    digest = hashlib.sha256()
+    model_type = _model_type(folder, names, digest.update)
+    mapped = _weight_map(folder, names)
+    tensors: dict[str, ShardTensor] = {}
+    for shard in sorted(mapped):
+        entries = _shard(folder / shard, digest.update)
+        wanted = entries.keys() if mapped[shard] is None else mapped[shard]
+        for name in wanted or ():
+            if name not in entries:
+                raise _Fault(shard, f"{INDEX} says that it holds {shown(name)}, but it does not")
+            tensors[name] = entries[name]
+    return Checkpoint(folder, model_type, tensors, digest.hexdigest())
+
+
+def _model_type(folder: Path, names: set[str], note: Callable[[bytes], None]) -> str | None:
+    if CONFIG not in names:
+        raise _Fault(CONFIG, "it is missing")
+    raw = (folder / CONFIG).read_bytes()
+    note(raw)
+    model_type = _object(raw, CONFIG).get("model_type")
+    return model_type if isinstance(model_type, str) else None
+
+
+def _weight_map(folder: Path, names: set[str]) -> dict[str, list[str] | None]:
+    """By shard: the tensors it should hold; None stands for all that it has.
+
+    A single file wins over an index, as in transformers.
+    """
+    if SINGLE in names:
+        return {SINGLE: None}
+    if INDEX not in names:
+        _refuse_without_weights(folder)
+    listed = _object((folder / INDEX).read_bytes(), INDEX).get("weight_map")
+    if not isinstance(listed, dict):
+        raise _Fault(INDEX, "it has no weight_map")
+    shards: dict[str, list[str] | None] = {}
+    for tensor, shard in listed.items():
+        _check_shard_name(tensor, shard, names)
+        tensors = shards.setdefault(shard, [])
+        if tensors is not None:
+            tensors.append(tensor)
+    return shards
+
+
+def _check_shard_name(tensor: str, shard: object, names: set[str]) -> None:
+    if not isinstance(shard, str) or Path(shard).name != shard:
+        raise _Fault(INDEX, f"{shown(tensor)} is not mapped to a file's name")
+    if not shard.endswith(".safetensors"):
+        raise _Fault(shard, "it is not a safetensors file; convert the checkpoint")
+    if shard not in names:
+        raise _Fault(shard, f"it is missing, though {INDEX} names it")
+
+
+def _refuse_without_weights(folder: Path) -> NoReturn:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    for name in pickles:
+        reason = "pickle runs code when read; convert the checkpoint to safetensors"
+        raise _Fault(name, reason)
+    raise _Fault(SINGLE, f"it is missing, and so is {INDEX}")
+
+
+def _shard(path: Path, note: Callable[[bytes], None]) -> Mapping[str, ShardTensor]:
+    """A shard's tensors by name; its name, size and header go into the digest."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        header_bytes, tensors = _shard_tensors(path, file, size_bytes)
+        file.seek(0)
+        note(f"\0{path.name}\0{size_bytes}\0".encode())
+        note(file.read(header_bytes))
+    return tensors
+
+
+def _shard_tensors(
+    path: Path, file: BufferedReader, size_bytes: int
+) -> tuple[int, dict[str, ShardTensor]]:
+    try:
+        header = read_header(file, size_bytes, file_name=path.name, limits=CHECKPOINT_LIMITS)
+    except Refused as refusal:
+        raise _Fault(path.name, str(refusal.facts.get("reason", refusal))) from None
+    return header.header_bytes, {e.name: ShardTensor(path, e) for e in header.tensors}
+
+
+def _object(raw: bytes, name: str) -> dict[str, object]:
+    """A JSON object of the operator's; not strict, because real ones hold Infinity."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _Fault(name, "it is not JSON") from None
+    if not isinstance(value, dict):
+        raise _Fault(name, "it is not a JSON object")
+    return value

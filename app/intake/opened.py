@@ -1,0 +1,39 @@
+"""An adapter on disk, in whatever form it came, opened as a folder and its manifest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from app.domain.adapter import AdapterManifest
+from app.domain.errors import MissingFile
+from app.intake.archives import unpack
+from app.intake.limits import UPLOAD_LIMITS, Limits
+from app.intake.manifest import read_manifest
+from app.intake.names import shown
+
+
+@dataclass(frozen=True)
+class OpenedAdapter:
+    """A validated adapter and the folder its files lie in while it is open."""
+
+    folder: Path
+    manifest: AdapterManifest
+
+
+@contextmanager
+def open_adapter(path: Path, limits: Limits = UPLOAD_LIMITS) -> Iterator[OpenedAdapter]:
+    """Open a folder, or an archive unpacked into a folder of its own that is removed at the end.
+
+    Raises MissingFile when there is nothing at `path`, and what `unpack` and `read_manifest` raise.
+    """
+    if path.is_dir():
+        yield OpenedAdapter(path, read_manifest(path, limits))
+        return
+    if not path.is_file():
+        raise MissingFile(file=shown(str(path)))
+    with TemporaryDirectory(prefix="adapter-safety-") as unpacked:
+        folder = Path(unpacked)
+        unpack(path, folder, limits)
+        yield OpenedAdapter(folder, read_manifest(folder, limits))

@@ -1,0 +1,86 @@
+"""Does the adapter fit the two models? By names and shapes, before any tensor is read."""
+
+from collections.abc import Callable, Sequence
+
+from app.domain.adapter import DTYPE_BYTES, StoredModule
+from app.domain.architecture import is_stored_transposed
+from app.domain.checkpoint import Checkpoint, ShardTensor
+from app.domain.errors import (
+    AdapterShapesDiffer,
+    CheckpointRefused,
+    ModelShapesDiffer,
+    ModulesNotInModel,
+)
+
+BASE, CHAT = "base_model", "chat_model"
+
+
+def check_fit(
+    modules: Sequence[StoredModule], base: Checkpoint, chat: Checkpoint, base_id: str, chat_id: str
+) -> None:
+    """Every module's `<module>.weight` is in both models, in one shape, and the adapter fits it.
+
+    Raises CheckpointRefused, ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer.
+    """
+    if base.model_type != chat.model_type:
+        reason = f"its model_type is {chat.model_type}, the base model's is {base.model_type}"
+        raise CheckpointRefused(field=CHAT, model=chat_id, file="config.json", reason=reason)
+    for field, model_id, checkpoint in ((BASE, base_id, base), (CHAT, chat_id, chat)):
+        _check_weights(modules, checkpoint, field, model_id)
+    if differing := _differing(modules, base, lambda module: _shape(chat, module)):
+        raise ModelShapesDiffer(modules=differing)
+    if differing := _differing(modules, base, lambda module: _expected(base, module)):
+        raise AdapterShapesDiffer(field=BASE, model=base_id, modules=differing)
+
+
+def _check_weights(
+    modules: Sequence[StoredModule], checkpoint: Checkpoint, field: str, model_id: str
+) -> None:
+    missing = [m.name for m in modules if _weight_name(m) not in checkpoint.tensors]
+    if missing:
+        raise ModulesNotInModel(field=field, model=model_id, modules=missing)
+    for module in modules:
+        weight = checkpoint.tensors[_weight_name(module)]
+        if fault := _weight_fault(weight):
+            raise CheckpointRefused(
+                field=field, model=model_id, file=weight.file.name, reason=fault
+            )
+
+
+def _weight_fault(weight: ShardTensor) -> str | None:
+    """What keeps a weight from being computed with."""
+    entry = weight.entry
+    if entry.dtype not in DTYPE_BYTES:
+        known = ", ".join(DTYPE_BYTES)
+        return f"tensor {entry.name} has dtype {entry.dtype} (quantised?), not one of {known}"
+    if len(entry.shape) != 2:
+        return f"tensor {entry.name} has shape {list(entry.shape)}, not two axes"
+    return None
+
+
+def _differing(
+    modules: Sequence[StoredModule],
+    base: Checkpoint,
+    other: Callable[[StoredModule], tuple[int, ...]],
+) -> list[str]:
+    """Each module whose weight in `base` has another shape than `other` says."""
+    return [
+        f"{module.name}: {list(_shape(base, module))} against {list(other(module))}"
+        for module in modules
+        if _shape(base, module) != other(module)
+    ]
+
+
+def _expected(base: Checkpoint, module: StoredModule) -> tuple[int, ...]:
+    """The stored shape that the adapter's `(d_out, d_in)` update calls for."""
+    if is_stored_transposed(base.model_type, module.name):
+        return module.d_in, module.d_out
+    return module.d_out, module.d_in
+
+
+def _weight_name(module: StoredModule) -> str:
+    return f"{module.name}.weight"
+
+
+def _shape(checkpoint: Checkpoint, module: StoredModule) -> tuple[int, ...]:
+    return checkpoint.tensors[_weight_name(module)].entry.shape

@@ -1,0 +1,179 @@
+"""Files by their SHA-256 on obstore: a local folder, or a bucket by URL.
+
+obstore is imported and its store made on first use: its I/O threads do not survive a fork, so a
+parent that had touched it would leave a prefork child hanging.
+"""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from app.domain.adapter import FileEntry
+from app.domain.errors import ArtifactCorrupt, Unavailable
+
+PIECE_BYTES = 1024 * 1024
+PART_BYTES = 5 * 1024 * 1024  # S3's smallest part of a multipart upload
+PARTS_AT_ONCE = 4  # bounds the memory of a put: PART_BYTES each
+CHECK_KEY = "check"
+
+# because obstore's own (ten retries over three minutes) would hold a request for as long
+RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
+
+
+class ObjectArtifacts:
+    """`Artifacts` in a folder (a path or `file:///...`) or a bucket (`s3://bucket/prefix`).
+
+    A bucket's options come from the environment, by obstore's names: AWS_REGION, AWS_ENDPOINT_URL,
+    AWS_ALLOW_HTTP, AWS_TIMEOUT and so on. None are given here, because one client option given in
+    code makes obstore forget all of them that the environment gave.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self._location = str(location)
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def put(self, path: Path, file: FileEntry) -> None:
+        """Publish a local file under its digest, whole or not at all.
+
+        What is there already is written again: the same bytes, or better ones if it was damaged.
+        Raises ArtifactCorrupt when the local file is not what `file` says, Unavailable.
+        """
+        import obstore
+
+        with path.open("rb") as source, _answering():
+            obstore.put(
+                self._store(),
+                key_of(file),
+                _verified(_pieces_of(source), file),
+                use_multipart=file.size_bytes > PART_BYTES,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_ONCE,
+            )
+
+    def fetch(self, file: FileEntry, into: Path) -> None:
+        """Write the file to `into` and check it. On any failure `into` is gone.
+
+        Raises ArtifactCorrupt, Unavailable.
+        """
+        try:
+            with into.open("wb") as target:
+                for piece in _verified(self._stream(file), file):
+                    target.write(piece)
+        except BaseException:
+            into.unlink(missing_ok=True)
+            raise
+
+    def read(self, file: FileEntry, begin: int, end: int) -> Iterator[bytes]:
+        """Bytes [begin, end) in pieces of at most 1 MiB.
+
+        A file that is missing or has another size is found before the iterator is returned; the
+        digest is not checked, because a range cannot show it.
+        Raises ArtifactCorrupt, Unavailable.
+        """
+        if not 0 <= begin <= end <= file.size_bytes:
+            raise ValueError(f"[{begin}, {end}) is no range of {file.size_bytes} bytes")
+        self._check_size(file)
+        return self._stream(file, (begin, end)) if begin < end else iter(())
+
+    def check(self) -> None:
+        """Write a small object. Raises Unavailable."""
+        import obstore
+
+        with _answering():
+            obstore.put(self._store(), CHECK_KEY, b"written by the readiness check")
+
+    def _check_size(self, file: FileEntry) -> None:
+        import obstore
+
+        with _answering(), _missing_is_corrupt(file):
+            if obstore.head(self._store(), key_of(file))["size"] != file.size_bytes:
+                raise _corrupt(file)
+
+    def _stream(self, file: FileEntry, only: tuple[int, int] | None = None) -> Iterator[bytes]:
+        """The stored bytes, or a range of them, in pieces; all that are there, checked by none."""
+        import obstore
+
+        options: Any = {} if only is None else {"range": only}
+        with _answering(), _missing_is_corrupt(file):
+            found = obstore.get(self._store(), key_of(file), options=options)
+        pieces = iter(found.stream(min_chunk_size=PIECE_BYTES))
+        while True:
+            with _answering():
+                piece = memoryview(next(pieces, b""))
+            if not piece:
+                return
+            for offset in range(0, len(piece), PIECE_BYTES):
+                yield bytes(piece[offset : offset + PIECE_BYTES])
+
+    def _store(self) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _make_store(self._location)
+            return self._made
+
+
+def key_of(file: FileEntry) -> str:
+    """Where a file is kept, e.g. `sha256/ab/abcd...`."""
+    return f"sha256/{file.sha256[:2]}/{file.sha256}"
+
+
+def _make_store(location: str) -> Any:
+    from obstore.store import LocalStore, from_url
+
+    if "://" not in location:
+        return LocalStore(location, mkdir=True)
+    url = urlsplit(location)
+    if url.scheme == "file":
+        return LocalStore(url2pathname(url.path), mkdir=True)
+    return from_url(location, retry_config=RETRIES)
+
+
+def _pieces_of(source: IO[bytes]) -> Iterator[bytes]:
+    while piece := source.read(PIECE_BYTES):
+        yield piece
+
+
+def _verified(pieces: Iterator[bytes], file: FileEntry) -> Iterator[bytes]:
+    """The same pieces; ArtifactCorrupt at the end (at once when too long) if they are not `file`'s.
+
+    A put that reads from here publishes nothing when this raises.
+    """
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+        if size > file.size_bytes:
+            raise _corrupt(file)
+        yield piece
+    if size != file.size_bytes or digest.hexdigest() != file.sha256:
+        raise _corrupt(file)
+
+
+def _corrupt(file: FileEntry) -> ArtifactCorrupt:
+    return ArtifactCorrupt(what=f"file {file.sha256[:12]}")
+
+
+@contextmanager
+def _missing_is_corrupt(file: FileEntry) -> Iterator[None]:
+    """A stored file that is not there matches its digest no better than a damaged one."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _corrupt(file) from error
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise Unavailable(part="storage") from error

@@ -1,0 +1,153 @@
+"""How a job moves between its states: each move is one conditional UPDATE, so that of two who try
+at once exactly one succeeds, whichever process or machine they run on."""
+
+from datetime import timedelta
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    update,
+)
+
+from app.domain.errors import JobAlreadyFinished, JobNotFound, LeaseLost
+from app.domain.job import FINAL, Fault, Job, JobResult, JobStatus
+from app.storage.database import utc_now
+from app.storage.rows import fault_json, result_json, to_job
+from app.storage.tables import UtcDateTime, jobs
+
+
+def find_job(connection: Connection, job_id: str) -> Job:
+    """Raises JobNotFound."""
+    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound(job=job_id)
+    return to_job(row)
+
+
+def claim(connection: Connection, job_id: str, *, lease_s: float) -> Job | None:
+    """See `Records.claim`."""
+    now = utc_now(connection)
+    lease_ran_out = and_(jobs.c.status == "running", jobs.c.lease_until <= now)
+    move = (
+        update(jobs)
+        .where(jobs.c.id == job_id, or_(jobs.c.status == "queued", lease_ran_out))
+        .values(
+            status="running",
+            fence=jobs.c.fence + 1,
+            attempts=jobs.c.attempts + 1,
+            started_at=func.coalesce(jobs.c.started_at, literal(now, UtcDateTime())),
+            lease_until=now + timedelta(seconds=lease_s),
+        )
+    )
+    row = connection.execute(move.returning(*jobs.c)).one_or_none()
+    if row is None:
+        find_job(connection, job_id)
+        return None
+    return to_job(row)
+
+
+def heartbeat(
+    connection: Connection,
+    job_id: str,
+    *,
+    fence: int,
+    lease_s: float,
+    modules_done: int,
+    modules_total: int,
+) -> bool:
+    """See `Records.heartbeat`."""
+    renewal = (
+        update(jobs)
+        .where(_held(job_id, fence))
+        .values(
+            lease_until=utc_now(connection) + timedelta(seconds=lease_s),
+            modules_done=modules_done,
+            modules_total=modules_total,
+        )
+    )
+    row = connection.execute(renewal.returning(jobs.c.cancel_requested)).one_or_none()
+    if row is None:
+        raise LeaseLost(job=job_id)
+    return bool(row.cancel_requested)
+
+
+def release(connection: Connection, job_id: str, *, fence: int) -> None:
+    """See `Records.release`."""
+    move = (
+        update(jobs)
+        .where(_held(job_id, fence))
+        .values(status="queued", queued_at=utc_now(connection), lease_until=None)
+    )
+    if connection.execute(move).rowcount == 0:
+        raise LeaseLost(job=job_id)
+
+
+def finish(
+    connection: Connection,
+    job_id: str,
+    *,
+    fence: int,
+    status: JobStatus,
+    result: JobResult | None,
+    fault: Fault | None,
+) -> Job:
+    """See `Records.finish`."""
+    if status not in FINAL:
+        raise ValueError(f"{status} is not a final status")
+    move = (
+        update(jobs)
+        .where(_held(job_id, fence))
+        .values(
+            status=status,
+            finished_at=utc_now(connection),
+            lease_until=None,
+            result=result_json(result),
+            fault=fault_json(fault),
+        )
+    )
+    row = connection.execute(move.returning(*jobs.c)).one_or_none()
+    if row is None:
+        raise LeaseLost(job=job_id)
+    return to_job(row)
+
+
+def request_cancel(connection: Connection, job_id: str) -> Job:
+    """See `Records.request_cancel`."""
+    queued = jobs.c.status == "queued"
+    now = literal(utc_now(connection), UtcDateTime())
+    move = (
+        update(jobs)
+        .where(jobs.c.id == job_id, jobs.c.status.not_in(FINAL))
+        .values(
+            cancel_requested=true(),
+            status=case((queued, "cancelled"), else_=jobs.c.status),
+            finished_at=case((queued, now), else_=jobs.c.finished_at),
+        )
+    )
+    row = connection.execute(move.returning(*jobs.c)).one_or_none()
+    if row is None:
+        raise JobAlreadyFinished(job=job_id, status=find_job(connection, job_id).status)
+    return to_job(row)
+
+
+def orphans(connection: Connection, *, queued_for_s: float) -> list[str]:
+    """See `Records.orphans`; oldest first."""
+    now = utc_now(connection)
+    forgotten = and_(
+        jobs.c.status == "queued", jobs.c.queued_at <= now - timedelta(seconds=queued_for_s)
+    )
+    lease_ran_out = and_(jobs.c.status == "running", jobs.c.lease_until <= now)
+    query = select(jobs.c.id).where(or_(forgotten, lease_ran_out)).order_by(jobs.c.seq)
+    return list(connection.scalars(query))
+
+
+def _held(job_id: str, fence: int) -> ColumnElement[bool]:
+    """True for a running job whose latest claim has this fence."""
+    return and_(jobs.c.id == job_id, jobs.c.status == "running", jobs.c.fence == fence)

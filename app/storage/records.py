@@ -1,0 +1,198 @@
+"""The records on SQLAlchemy Core: `Records` of `app.jobs.ports`. Each method is one transaction."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.domain.adapter import StoredAdapter
+from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound, Unavailable
+from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
+from app.jobs.ports import IdempotencyKey, Page
+from app.storage import job_moves, migrate
+from app.storage.database import Database, utc_now
+from app.storage.pages import read_page
+from app.storage.rows import adapter_values, job_values, to_adapter, to_job
+from app.storage.tables import adapters, idempotency_keys, jobs
+
+
+class SqlRecords:
+    """Adapters and jobs in SQLite (`sqlite:////path`) or PostgreSQL (`postgresql+psycopg://...`).
+
+    Safe to share between threads, and to hold in a parent that forks: the connections are made on
+    first use, by the process that uses them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        self._database.close()
+
+    # ------------------------------------------------------------------------------- adapters
+    def add_adapter(self, adapter: StoredAdapter) -> bool:
+        """Keep an adapter; False when its id was there already (nothing changes then)."""
+        with self._database.write() as connection:
+            return _insert_if_absent(connection, adapters, adapter_values(adapter))
+
+    def adapter(self, adapter_id: str) -> StoredAdapter:
+        """Raises AdapterNotFound."""
+        if not _may_be_id(adapter_id):
+            raise AdapterNotFound(adapter=adapter_id)
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(adapters).where(adapters.c.id == adapter_id)
+            ).one_or_none()
+        if row is None:
+            raise AdapterNotFound(adapter=adapter_id)
+        return to_adapter(row)
+
+    def adapters(self, *, limit: int, cursor: str | None) -> Page[StoredAdapter]:
+        """Newest first. Raises InvalidField(field="cursor") for a cursor we did not make."""
+        with self._database.read() as connection:
+            return read_page(connection, adapters, to_adapter, where=[], limit=limit, cursor=cursor)
+
+    # ----------------------------------------------------------------------------------- jobs
+    def add_job(self, job: Job, idempotency: IdempotencyKey | None) -> Job:
+        """Keep a queued job and return it; under a key used before, return that request's job.
+
+        Of two requests that race under one key, the one whose key is in first wins; the other
+        waits for it to commit and gets its job. Raises IdempotencyKeyReused.
+        """
+        with self._database.write() as connection:
+            earlier = None if idempotency is None else _take_key(connection, idempotency, job)
+            if earlier is None:
+                values = job_values(job, queued_at=utc_now(connection))
+                connection.execute(jobs.insert().values(values))
+        return earlier or job
+
+    def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
+        """The job an earlier request made under this key. Raises IdempotencyKeyReused."""
+        with self._database.read() as connection:
+            return _job_for_key(connection, idempotency)
+
+    def job(self, job_id: str) -> Job:
+        """Raises JobNotFound."""
+        _check_job_id(job_id)
+        with self._database.read() as connection:
+            return job_moves.find_job(connection, job_id)
+
+    def jobs(
+        self, *, status: JobStatus | None, kind: JobKind | None, limit: int, cursor: str | None
+    ) -> Page[Job]:
+        """Newest first. Raises InvalidField(field="cursor")."""
+        asked = ((jobs.c.status, status), (jobs.c.kind, kind))
+        where = [column == value for column, value in asked if value is not None]
+        with self._database.read() as connection:
+            return read_page(connection, jobs, to_job, where=where, limit=limit, cursor=cursor)
+
+    def claim(self, job_id: str, *, lease_s: float) -> Job | None:
+        """Take a job that is queued, or running with its lease run out; None when another has it.
+
+        Raises JobNotFound.
+        """
+        with self._database.write() as connection:
+            return job_moves.claim(connection, job_id, lease_s=lease_s)
+
+    def heartbeat(
+        self, job_id: str, *, fence: int, lease_s: float, modules_done: int, modules_total: int
+    ) -> bool:
+        """Renew the lease and note the progress; True when a cancel was asked for.
+
+        Raises LeaseLost.
+        """
+        with self._database.write() as connection:
+            return job_moves.heartbeat(
+                connection,
+                job_id,
+                fence=fence,
+                lease_s=lease_s,
+                modules_done=modules_done,
+                modules_total=modules_total,
+            )
+
+    def release(self, job_id: str, *, fence: int) -> None:
+        """Give a running job back: queued again. The attempt still counts. Raises LeaseLost."""
+        with self._database.write() as connection:
+            job_moves.release(connection, job_id, fence=fence)
+
+    def finish(
+        self,
+        job_id: str,
+        *,
+        fence: int,
+        status: JobStatus,
+        result: JobResult | None = None,
+        fault: Fault | None = None,
+    ) -> Job:
+        """Move a running job to a final status. Raises LeaseLost when the fence is old."""
+        with self._database.write() as connection:
+            return job_moves.finish(
+                connection, job_id, fence=fence, status=status, result=result, fault=fault
+            )
+
+    def request_cancel(self, job_id: str) -> Job:
+        """A queued job is cancelled at once, a running one is asked to stop.
+
+        Raises JobNotFound, JobAlreadyFinished.
+        """
+        _check_job_id(job_id)
+        with self._database.write() as connection:
+            return job_moves.request_cancel(connection, job_id)
+
+    def orphans(self, *, queued_for_s: float) -> list[str]:
+        """Ids of jobs that the queue may have lost, oldest first."""
+        with self._database.read() as connection:
+            return job_moves.orphans(connection, queued_for_s=queued_for_s)
+
+    def check(self) -> None:
+        """Raises Unavailable when the database does not answer or its schema is not current."""
+        with self._database.read() as connection:
+            if migrate.revision(connection) != migrate.head():
+                raise Unavailable(part="database")
+
+
+def _insert_if_absent(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row; False when a unique value of it is taken (a racing insert is waited for)."""
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    insert = dialect.insert(table).values(values).on_conflict_do_nothing()
+    inserted = connection.execute(insert.returning(*table.primary_key.columns))
+    return inserted.first() is not None
+
+
+def _take_key(connection: Connection, idempotency: IdempotencyKey, job: Job) -> Job | None:
+    """Take the key for `job`; the job that has it where it is taken. Raises IdempotencyKeyReused.
+
+    The key refers to a job that is not there yet: its foreign key is checked at commit.
+    """
+    values = {
+        "key": idempotency.key,
+        "request_sha256": idempotency.request_sha256,
+        "job": job.id,
+        "created_at": job.created_at,
+    }
+    if _insert_if_absent(connection, idempotency_keys, values):
+        return None
+    return _job_for_key(connection, idempotency)
+
+
+def _job_for_key(connection: Connection, idempotency: IdempotencyKey) -> Job | None:
+    key = idempotency_keys.c
+    query = select(key.request_sha256, key.job).where(key.key == idempotency.key)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        return None
+    if row.request_sha256 != idempotency.request_sha256:
+        raise IdempotencyKeyReused(key=idempotency.key)
+    return job_moves.find_job(connection, row.job)
+
+
+def _check_job_id(job_id: str) -> None:
+    if not _may_be_id(job_id):
+        raise JobNotFound(job=job_id)
+
+
+def _may_be_id(value: str) -> bool:
+    """Our ids are printable ASCII; PostgreSQL refuses some of the rest (NUL, lone surrogates)."""
+    return value.isascii() and value.isprintable()

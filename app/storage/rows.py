@@ -1,0 +1,139 @@
+"""Rows to domain nouns and back, field by field: nothing is pickled, nothing is guessed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from app.domain.adapter import FileEntry, StoredAdapter, StoredModule
+from app.domain.job import Fault, Job, JobResult
+from app.domain.method import SafeLora, Selection
+
+Json = dict[str, Any]
+
+
+def adapter_values(adapter: StoredAdapter) -> Json:
+    """The columns of an adapter, `seq` aside."""
+    return {
+        "id": adapter.id,
+        "created_at": adapter.created_at,
+        "files": {name: _file_json(file) for name, file in adapter.files.items()},
+        "manifest": {
+            "modules": [asdict(module) for module in adapter.modules],
+            "dropped_keys": list(adapter.dropped_keys),
+            "base_model_name": adapter.base_model_name,
+            "peft_type": adapter.peft_type,
+        },
+    }
+
+
+def to_adapter(row: Row[Any]) -> StoredAdapter:
+    """The adapter in a row of `adapters`."""
+    manifest = row.manifest
+    return StoredAdapter(
+        id=row.id,
+        created_at=row.created_at,
+        files={name: _to_file(file) for name, file in row.files.items()},
+        modules=tuple(StoredModule(**module) for module in manifest["modules"]),
+        dropped_keys=tuple(manifest["dropped_keys"]),
+        base_model_name=manifest["base_model_name"],
+        peft_type=manifest["peft_type"],
+    )
+
+
+def job_values(job: Job, *, queued_at: datetime) -> Json:
+    """The columns of a job, `seq` and `lease_until` aside."""
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "status": job.status,
+        "adapter": job.adapter,
+        "base_model": job.base_model,
+        "chat_model": job.chat_model,
+        "method": method_json(job.method),
+        "created_at": job.created_at,
+        "queued_at": queued_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "attempts": job.attempts,
+        "fence": job.fence,
+        "modules_done": job.modules_done,
+        "modules_total": job.modules_total,
+        "cancel_requested": job.cancel_requested,
+        "fault": fault_json(job.fault),
+        "result": result_json(job.result),
+    }
+
+
+def to_job(row: Row[Any]) -> Job:
+    """The job in a row of `jobs`."""
+    return Job(
+        id=row.id,
+        kind=row.kind,
+        status=row.status,
+        adapter=row.adapter,
+        base_model=row.base_model,
+        chat_model=row.chat_model,
+        method=to_method(row.method),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        attempts=row.attempts,
+        fence=row.fence,
+        modules_done=row.modules_done,
+        modules_total=row.modules_total,
+        cancel_requested=row.cancel_requested,
+        fault=None if row.fault is None else Fault(**row.fault),
+        result=None if row.result is None else _to_result(row.result),
+    )
+
+
+def method_json(method: SafeLora) -> Json:
+    """A method as JSON; `to_method` is its inverse."""
+    return {
+        "name": method.name,
+        "projector": method.projector,
+        "energy": method.energy,
+        "rank": method.rank,
+        "select": {"by": method.select.by, "value": method.select.value},
+    }
+
+
+def to_method(value: Mapping[str, Any]) -> SafeLora:
+    """The method in `method_json`'s form."""
+    return SafeLora(
+        name=value["name"],
+        projector=value["projector"],
+        energy=value["energy"],
+        rank=value["rank"],
+        select=Selection(by=value["select"]["by"], value=value["select"]["value"]),
+    )
+
+
+def fault_json(fault: Fault | None) -> Json | None:
+    """A fault as JSON, its facts included."""
+    if fault is None:
+        return None
+    facts = dict(fault.facts)
+    return {"code": fault.code, "title": fault.title, "detail": fault.detail, "facts": facts}
+
+
+def result_json(result: JobResult | None) -> Json | None:
+    """A result as JSON: the files by digest and size."""
+    if result is None:
+        return None
+    return {"report": _file_json(result.report), "archive": _file_json(result.archive)}
+
+
+def _to_result(value: Mapping[str, Any]) -> JobResult:
+    return JobResult(report=_to_file(value["report"]), archive=_to_file(value["archive"]))
+
+
+def _file_json(file: FileEntry) -> Json:
+    return {"sha256": file.sha256, "size_bytes": file.size_bytes}
+
+
+def _to_file(value: Mapping[str, Any]) -> FileEntry:
+    return FileEntry(sha256=value["sha256"], size_bytes=value["size_bytes"])

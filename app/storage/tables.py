@@ -1,0 +1,111 @@
+"""The tables of the records: adapters, jobs, idempotency keys. SQLite and PostgreSQL share them."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: takes any aware datetime, gives back an aware one in UTC.
+
+    SQLite has no time zones, so there UTC without its offset is what is stored.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a datetime without a time zone is not a moment")
+        in_utc = value.astimezone(UTC)
+        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+# because SQLite autoincrements only a column that is declared INTEGER
+Sequence = BigInteger().with_variant(Integer(), "sqlite")
+
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of arrival
+    Column("id", String(64), nullable=False, unique=True),  # SHA-256, hex
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("files", JSON, nullable=False),  # {name: {sha256, size_bytes}}
+    # JSON, not columns, because it comes from strangers (PostgreSQL text refuses NUL) and is only
+    # ever read whole
+    Column("manifest", JSON, nullable=False),  # {modules, dropped_keys, base_model_name, peft_type}
+    sqlite_autoincrement=True,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of arrival
+    Column("id", String(64), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("adapter", String(64), ForeignKey(adapters.c.id), nullable=False),
+    Column("base_model", Text, nullable=False),
+    Column("chat_model", Text, nullable=False),
+    Column("method", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("queued_at", UtcDateTime, nullable=False),  # when it last became queued
+    Column("started_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    Column("lease_until", UtcDateTime),  # set while running
+    Column("attempts", Integer, nullable=False),
+    Column("fence", Integer, nullable=False),
+    Column("modules_done", Integer, nullable=False),
+    Column("modules_total", Integer, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("fault", JSON(none_as_null=True)),
+    Column("result", JSON(none_as_null=True)),
+    Index(None, "status", "seq"),
+    sqlite_autoincrement=True,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("request_sha256", String(64), nullable=False),
+    # deferred, because the key goes in before its job: the key decides who wins a race
+    Column(
+        "job",
+        String(64),
+        ForeignKey(jobs.c.id, deferrable=True, initially="DEFERRED"),
+        nullable=False,
+    ),
+    Column("created_at", UtcDateTime, nullable=False),
+)

@@ -1,0 +1,22 @@
+"""One hostile file: what it is, how it is made, and what the refusal must say."""
+
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from app.domain.errors import Refused
+
+
+class Hostile(NamedTuple):
+    name: str
+    make: Callable[[], bytes]
+    error: type[Refused]
+    culprit: str  # what the message must name
+
+
+def torch_zip() -> bytes:
+    out = io.BytesIO()
+    torch.save({"a": torch.ones(2, 6)}, out)
+    return out.getvalue()

@@ -1,0 +1,63 @@
+"""Domain nouns to keep: each call makes another."""
+
+import hashlib
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.domain.adapter import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    FileEntry,
+    StoredAdapter,
+    StoredModule,
+    adapter_id,
+)
+from app.domain.job import Job
+from app.domain.method import SafeLora, Selection
+from app.storage.records import SqlRecords
+
+
+def an_adapter(**changes: Any) -> StoredAdapter:
+    files = {CONFIG_FILE: entry_of(uuid.uuid4().bytes), WEIGHTS_FILE: entry_of(b"weights")}
+    adapter = StoredAdapter(
+        id=adapter_id(files),
+        created_at=datetime.now(UTC),
+        files=files,
+        modules=(StoredModule("model.layers.0.self_attn.q_proj", 8, 16.0, 64, 32, "BF16"),),
+        dropped_keys=("auto_mapping",),
+        base_model_name="meta/base\x00\ud800",  # what JSON can say and PostgreSQL text cannot
+    )
+    return replace(adapter, **changes)
+
+
+def a_job(adapter: StoredAdapter, **changes: Any) -> Job:
+    job = Job(
+        id=uuid.uuid4().hex,
+        kind="patch",
+        status="queued",
+        adapter=adapter.id,
+        base_model="org/base",
+        chat_model="org/chat",
+        method=SafeLora(projector="subspace", energy=0.8, select=Selection("count", 3.0)),
+        created_at=datetime.now(UTC),
+    )
+    return replace(job, **changes)
+
+
+def a_kept_job(records: SqlRecords, **changes: Any) -> Job:
+    adapter = an_adapter()
+    records.add_adapter(adapter)
+    return records.add_job(a_job(adapter, **changes), None)
+
+
+def entry_of(content: bytes) -> FileEntry:
+    return FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def a_file(folder: Path, content: bytes) -> tuple[Path, FileEntry]:
+    path = folder / f"source-{uuid.uuid4().hex}"
+    path.write_bytes(content)
+    return path, entry_of(content)

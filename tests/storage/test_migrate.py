@@ -1,0 +1,74 @@
+"""Migrations, on SQLite and PostgreSQL."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from app.domain.errors import Unavailable
+from app.storage import migrate
+from app.storage.tables import metadata
+
+ROOT = Path(__file__).parents[2]
+UPGRADE = "import sys; from app.storage import migrate; migrate.upgrade(sys.argv[1])"
+
+
+def engine_of(url: str) -> Engine:
+    return create_engine(url)
+
+
+def table_names(url: str) -> set[str]:
+    engine = engine_of(url)
+    names = set(inspect(engine).get_table_names())
+    engine.dispose()
+    return names
+
+
+def test_the_tables_and_the_migrations_agree(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url)
+    engine = engine_of(empty_database_url)
+    with engine.connect() as connection:
+        difference = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+    assert difference == []
+
+
+def test_an_upgrade_ends_at_the_head_and_may_run_again(empty_database_url: str) -> None:
+    for _ in range(2):
+        migrate.upgrade(empty_database_url)
+        assert migrate.current(empty_database_url) == migrate.head() is not None
+
+
+def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(
+    empty_database_url: str,
+) -> None:
+    migrate.upgrade(empty_database_url)
+    tables = table_names(empty_database_url)
+    migrate.downgrade(empty_database_url, "base")
+    assert table_names(empty_database_url) == {"alembic_version"}
+    assert migrate.current(empty_database_url) is None
+    migrate.upgrade(empty_database_url)
+    assert table_names(empty_database_url) == tables >= set(metadata.tables)
+
+
+def test_processes_may_upgrade_at_once(empty_database_url: str) -> None:
+    command = [sys.executable, "-c", UPGRADE, empty_database_url]
+    upgrades = [subprocess.Popen(command, cwd=ROOT) for _ in range(3)]
+    assert [upgrade.wait(timeout=60) for upgrade in upgrades] == [0] * 3
+    assert migrate.current(empty_database_url) == migrate.head()
+
+
+def test_a_migrated_sqlite_file_is_in_wal_mode(sqlite_with_schema: Path) -> None:
+    engine = engine_of(f"sqlite:///{sqlite_with_schema}")
+    with engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+    engine.dispose()
+
+
+def test_a_server_that_does_not_answer_is_unavailable() -> None:
+    with pytest.raises(Unavailable, match="database"):
+        migrate.upgrade("postgresql+psycopg://nobody@127.0.0.1:1/none")
