@@ -8,8 +8,10 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import adapters, errors, health, jobs, patch, results
+from app.api import adapters, errors, health, jobs, patch, results, schema_pages
+from app.api.body_limit import BodyLimit
 from app.api.services import Services
+from app.api.uploads import FRAMING_BYTES
 from app.config import Settings
 from app.domain.errors import Unavailable
 from app.jobs.submit import reconcile
@@ -40,11 +42,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.reconcile_every_s = settings.reconcile_every_s
-    upload_limit = settings.max_upload_bytes + (2 << 20)
-    for router in (adapters.router, patch.router):
-        app.include_router(router, max_body_size=upload_limit)
-    for router in (jobs.router, results.router, health.router):
-        app.include_router(router, max_body_size=MAX_JSON_BYTES)
+    for module in (adapters, patch, jobs, results, schema_pages, health):
+        app.include_router(module.router)
+    upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
+    uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
+    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads)
     errors.install(app)
     return app
 

@@ -47,29 +47,23 @@ class Form:
     files: dict[str, FilePart] = field(default_factory=dict)
 
 
-async def read_form(
-    request: Request, folder: Path, *, file_limits: Mapping[str, int], max_bytes: int
-) -> Form:
+async def read_form(request: Request, folder: Path, *, file_limits: Mapping[str, int]) -> Form:
     """Read the whole body; the parts named in `file_limits` (in bytes) become files in `folder`.
 
     Raises MalformedMultipart, TooLarge, InvalidField.
     """
-    _check_length(request.headers.get("content-length"), max_bytes)
     receiver = _Receiver(folder, file_limits)
     try:
-        await _feed(request, receiver, max_bytes)
+        await _feed(request, receiver)
     finally:
         receiver.close()
     return receiver.form
 
 
-async def _feed(request: Request, receiver: "_Receiver", max_bytes: int) -> None:
+async def _feed(request: Request, receiver: "_Receiver") -> None:
     parser = MultipartParser(_boundary(request.headers.get("content-type")), receiver.callbacks)
-    batch, received = bytearray(), 0
+    batch = bytearray()
     async for chunk in request.stream():
-        received += len(chunk)
-        if received > max_bytes:
-            raise TooLarge(what="the request body", limit_bytes=max_bytes)
         batch += chunk
         if len(batch) >= BATCH_BYTES or not chunk:  # the last chunk is empty
             await to_thread.run_sync(_write, parser, bytes(batch))
@@ -83,11 +77,6 @@ def _write(parser: MultipartParser, data: bytes) -> None:
         parser.write(data)
     except MultipartParseError as error:
         raise MalformedMultipart(reason=f"byte {error.offset} of its last piece") from error
-
-
-def _check_length(content_length: str | None, max_bytes: int) -> None:
-    if content_length and content_length.isdigit() and int(content_length) > max_bytes:
-        raise TooLarge(what="the request body", limit_bytes=max_bytes)
 
 
 def _boundary(content_type: str | None) -> bytes:

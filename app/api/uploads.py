@@ -53,7 +53,6 @@ async def received(request: Request, services: Services) -> AsyncIterator[Receiv
             request,
             work,
             file_limits=_file_limits(services.max_upload_bytes),
-            max_bytes=services.max_upload_bytes + FRAMING_BYTES,
         )
         folder = work / "adapter"
         manifest = await to_thread.run_sync(_manifest, form, folder)
@@ -79,7 +78,7 @@ def _file_limits(max_upload_bytes: int) -> dict[str, int]:
 def _manifest(form: Form, folder: Path) -> AdapterManifest:
     folder.mkdir()
     if ARCHIVE in form.files:
-        for part in PARTS.keys() & form.files:
+        for part in sorted(PARTS.keys() & form.files):
             raise InvalidField(field=part, reason="send an archive or single files, not both")
         unpack(form.files[ARCHIVE].path, folder)
         return read_manifest(folder)

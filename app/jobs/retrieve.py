@@ -69,8 +69,9 @@ async def follow(
 
 
 async def is_told(job_id: str, after: str, records: Records, events: Events) -> bool:
-    """Whether a client that has seen `after` has seen the final event."""
-    if after == "0" or not (await asyncio.to_thread(records.job, job_id)).is_final:
+    """Whether a client that has seen `after` has seen the final event. Raises JobNotFound."""
+    job = await asyncio.to_thread(records.job, job_id)
+    if after == "0" or not job.is_final:
         return False
     return not await _news(events, job_id, after, 0)
 

@@ -1,0 +1,63 @@
+"""The whole service as a user starts it: `adapter-safety up`, a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+READY = "adapter-safety is ready at "
+STOP_WITHIN_S = 60
+
+
+@dataclass
+class Service:
+    process: "subprocess.Popen[str]"
+    url: str
+    data: Path
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def stop(self) -> int:
+        """One Ctrl-C's worth."""
+        if self.process.poll() is None:
+            self.process.send_signal(2)
+        self.process.communicate(timeout=STOP_WITHIN_S)
+        return self.process.returncode
+
+
+def start(data: Path, model_root: Path, **settings: str) -> Service:
+    """Start on a free port; returns when it answers."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTER_SAFETY_")}
+    environment = {
+        **kept,
+        "ADAPTER_SAFETY_DATA_DIR": str(data),
+        "ADAPTER_SAFETY_MODEL_ROOT": str(model_root),
+        "ADAPTER_SAFETY_THREADS": "1",
+        **settings,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from app.cli import main; main()", "up", "--port", "0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(READY):
+            return Service(process, line.removeprefix(READY).split()[0], data)
+    raise AssertionError(f"the service did not start; see {data}/logs")
+
+
+@contextmanager
+def running(data: Path, model_root: Path, **settings: str) -> Iterator[Service]:
+    service = start(data, model_root, **settings)
+    try:
+        yield service
+    finally:
+        service.stop()
