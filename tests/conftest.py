@@ -1,14 +1,21 @@
 """Fixtures for every test."""
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
+from sqlalchemy import create_engine, exc, make_url, text
 
+from app.storage import migrate
+from app.storage.records import SqlRecords
+from app.storage.tables import metadata
 from tests.factory import World, make_world
+from tests.servers import RedisServer
 from tests.service import Service, running
 
 torch.set_num_threads(1)  # because two cores serve the tests' own processes too
@@ -39,3 +46,107 @@ def http(service: Service) -> Iterator[httpx.Client]:
     """Plain HTTP to the shared service."""
     with httpx.Client(base_url=service.url, timeout=60) as client:
         yield client
+
+
+POSTGRES_URL = os.environ.get(
+    "ADAPTER_SAFETY_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
+)
+
+
+def missing(reason: str) -> None:
+    """In CI a missing server is a failure: a check that never runs must not look green."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def run_on_postgres_server(statement: str) -> None:
+    engine = create_engine(
+        POSTGRES_URL, isolation_level="AUTOCOMMIT", connect_args={"connect_timeout": 3}
+    )
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(statement))
+    finally:
+        engine.dispose()
+
+
+def new_postgres_database() -> Iterator[str]:
+    name = f"adapter_safety_test_{uuid.uuid4().hex[:12]}"
+    try:
+        run_on_postgres_server(f"CREATE DATABASE {name}")
+    except (exc.OperationalError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        missing(f"no PostgreSQL to test with: {error}")
+    yield make_url(POSTGRES_URL).set(database=name).render_as_string(hide_password=False)
+    run_on_postgres_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres_with_schema() -> Iterator[str]:
+    for url in new_postgres_database():
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_with_schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schema") / "records.sqlite3"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database with the schema and no rows."""
+    if request.param == "sqlite":
+        path = tmp_path / "records.sqlite3"
+        shutil.copy(request.getfixturevalue("sqlite_with_schema"), path)
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("postgres_with_schema")
+    empty(url)
+    return url
+
+
+def empty(url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/data folder/records.sqlite3"
+    else:
+        yield from new_postgres_database()
+
+
+@pytest.fixture
+def records(database_url: str) -> Iterator[SqlRecords]:
+    records = SqlRecords(database_url)
+    yield records
+    records.close()
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    given = os.environ.get("ADAPTER_SAFETY_TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    server = RedisServer()
+    server.start()
+    yield server.url
+    server.remove()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis for a test that stops it."""
+    server = RedisServer()
+    server.start()
+    yield server
+    server.remove()

@@ -50,9 +50,10 @@ class Runtime:
 
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
-        """A folder of this attempt's own, gone afterwards."""
+        """A folder of this attempt's own, gone afterwards; a killed attempt's goes first."""
+        for left in self.staging_dir.glob(f"job-{job.id}-*"):
+            shutil.rmtree(left, ignore_errors=True)
         folder = self.staging_dir / f"job-{job.id}-{job.fence}"
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
             yield folder

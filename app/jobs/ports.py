@@ -73,7 +73,7 @@ class Records(Protocol):
         """
 
     def release(self, job_id: str, *, fence: int) -> None:
-        """Give a running job back: queued again, nothing lost. Raises LeaseLost."""
+        """Give a running job back: queued again, the attempt not counted. Raises LeaseLost."""
 
     def finish(
         self,

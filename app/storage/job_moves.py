@@ -42,6 +42,8 @@ def claim(connection: Connection, job_id: str, *, lease_s: float) -> Job | None:
             status="running",
             fence=jobs.c.fence + 1,
             attempts=jobs.c.attempts + 1,
+            modules_done=0,
+            modules_total=0,
             started_at=func.coalesce(jobs.c.started_at, literal(now, UtcDateTime())),
             lease_until=now + timedelta(seconds=lease_s),
         )
@@ -83,7 +85,12 @@ def release(connection: Connection, job_id: str, *, fence: int) -> None:
     move = (
         update(jobs)
         .where(_held(job_id, fence))
-        .values(status="queued", queued_at=utc_now(connection), lease_until=None)
+        .values(
+            status="queued",
+            queued_at=utc_now(connection),
+            lease_until=None,
+            attempts=jobs.c.attempts - 1,
+        )
     )
     if connection.execute(move).rowcount == 0:
         raise LeaseLost(job=job_id)

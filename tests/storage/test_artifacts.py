@@ -11,7 +11,7 @@ import pytest
 from app.domain.adapter import FileEntry
 from app.domain.errors import ArtifactCorrupt, Unavailable
 from app.storage.artifacts import PART_BYTES, PIECE_BYTES, ObjectArtifacts, key_of
-from tests.storage.samples import a_file, entry_of
+from tests.samples import a_file, entry_of
 
 ROOT = Path(__file__).parents[2]
 SIZES = [0, 1, PIECE_BYTES, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES - 7]

@@ -13,7 +13,7 @@ from app.domain.errors import InvalidField, Unavailable
 from app.domain.job import JobEvent
 from app.storage import events as events_module
 from app.storage.events import KEPT_S, RedisEvents
-from tests.storage.servers import RedisServer
+from tests.servers import RedisServer
 
 AWAY = "redis://127.0.0.1:1/0"
 

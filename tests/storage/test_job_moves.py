@@ -11,7 +11,7 @@ import pytest
 from app.domain.errors import JobAlreadyFinished, JobNotFound, LeaseLost, RankMismatch
 from app.domain.job import Fault, Job, JobResult, JobStatus
 from app.storage.records import SqlRecords
-from tests.storage.samples import a_kept_job, entry_of
+from tests.samples import a_kept_job, entry_of
 
 RAN_OUT_S = -1.0
 ROOT = Path(__file__).parents[2]

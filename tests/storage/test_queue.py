@@ -15,7 +15,7 @@ from celery.contrib.testing.worker import start_worker
 from app.domain.errors import Unavailable
 from app.domain.job import KINDS
 from app.storage.queue import QUEUE_NAME, TASK_NAMES, CeleryQueue, celery_settings, celery_url
-from tests.storage.servers import RedisServer
+from tests.servers import RedisServer
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from app.domain.method import SafeLora, Selection
 from app.jobs.ports import IdempotencyKey
 from app.storage.pages import encode_cursor
 from app.storage.records import SqlRecords
-from tests.storage.samples import a_job, a_kept_job, an_adapter
+from tests.samples import a_job, a_kept_job, an_adapter
 
 NOT_IDS = ["", "no-such", "\x00", "\ud800", "é", "a" * 5000]
 
