@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from app.alignment.blocks import BlockPool
 from app.alignment.difference import Difference
 from app.domain.adapter import LoraModule, TensorEntry
 from app.domain.architecture import is_stored_transposed
@@ -102,20 +103,21 @@ class ModelPair:
 
     chat: OpenCheckpoint
     base: OpenCheckpoint
-    threads: int
+    pool: BlockPool
 
     def difference(self, module: LoraModule) -> Difference:
         """`V` of one module, joined by its full name."""
         name = f"{module.name}.weight"
         transposed = is_stored_transposed(self.chat.checkpoint.model_type, module.name)
-        return Difference(self.chat.weight(name), self.base.weight(name), transposed, self.threads)
+        return Difference(self.chat.weight(name), self.base.weight(name), transposed, self.pool)
 
 
 @contextmanager
 def open_pair(chat: Checkpoint, base: Checkpoint, *, threads: int) -> Iterator[ModelPair]:
-    pair = ModelPair(OpenCheckpoint(chat), OpenCheckpoint(base), threads)
+    pair = ModelPair(OpenCheckpoint(chat), OpenCheckpoint(base), BlockPool(threads))
     try:
         yield pair
     finally:
+        pair.pool.close()
         pair.chat.close()
         pair.base.close()

@@ -1,22 +1,24 @@
 """`V = W_chat - W_base` of one module, read in row blocks and never kept whole.
 
-A block of 2^18 elements (1 MiB in float32) stays in a core's caches between the subtraction, the
-norm and the product, so the work is bound by reading the two weights. Each thread has a run of
-rows, its own buffers and its own sums, which are added at the end in thread order.
+A block of 2^19 elements (2 MiB in float32) stays in the caches between the subtraction, the norm
+and the product, so the work is bound by reading the two weights. The rows are cut into runs by the
+matrix's size alone, and each run has its own sums, added in order: the same input gives the same
+bits on any number of threads.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from app.alignment.blocks import BlockPool
+
 T = TypeVar("T")
 
-BLOCK_ELEMENTS = 1 << 18
+BLOCK_ELEMENTS = 1 << 19
+RUNS = 8  # as many threads as can work on one matrix
 NORM_RUN = 512  # squares summed in float32 before float64 takes over: 2e-9 relative error measured
 
 
@@ -70,7 +72,7 @@ class Difference:
     chat: StoredWeight
     base: StoredWeight
     transposed: bool = False
-    threads: int = 1
+    pool: BlockPool = field(default_factory=BlockPool)
 
     @property
     def d_out(self) -> int:
@@ -92,20 +94,19 @@ class Difference:
         `work` gets an iterator of (rows, block), `block` being those stored rows of the difference
         in `work_dtype`; the block's memory is used again for the next one.
         """
-        blocks = self.chat.shape[0] * self.chat.shape[1] // BLOCK_ELEMENTS
-        spans = _spans(self.chat.shape[0], min(self.threads, blocks))
-        if len(spans) == 1:
-            return [work(self._blocks(spans[0]))]
-        with ThreadPoolExecutor(len(spans), initializer=partial(torch.set_num_threads, 1)) as pool:
-            return list(pool.map(lambda span: work(self._blocks(span)), spans))
+        return self.pool.map(lambda span: work(self._blocks(span)), self._spans())
+
+    def _spans(self) -> list[range]:
+        rows, columns = self.chat.shape
+        return _cut(rows, RUNS if rows * columns >= RUNS * BLOCK_ELEMENTS else 1)
 
     def _blocks(self, span: range) -> Iterator[tuple[slice, Tensor]]:
         columns = self.chat.shape[1]
         rows = max(1, min(len(span), BLOCK_ELEMENTS // columns))
-        chat = torch.empty(rows, columns, dtype=self.chat.dtype)
-        base = torch.empty(rows, columns, dtype=self.base.dtype)
-        block = torch.empty(rows, columns, dtype=self.work_dtype)
-        wide_base = torch.empty(rows, columns, dtype=self.work_dtype)
+        chat = self.pool.buffer("chat", rows, columns, self.chat.dtype)
+        base = self.pool.buffer("base", rows, columns, self.base.dtype)
+        block = self.pool.buffer("block", rows, columns, self.work_dtype)
+        wide_base = self.pool.buffer("wide base", rows, columns, self.work_dtype)
         for begin in range(span.start, span.stop, rows):
             n = min(rows, span.stop - begin)
             self.chat.read_rows(begin, chat[:n])
@@ -138,7 +139,7 @@ def _whole(weight: StoredWeight) -> Tensor:
     return out
 
 
-def _spans(rows: int, threads: int) -> list[range]:
-    """`rows` cut into at most `threads` runs of nearly the same length."""
-    size = -(-rows // max(1, threads))
+def _cut(rows: int, runs: int) -> list[range]:
+    """`rows` cut into at most `runs` runs of nearly the same length."""
+    size = -(-rows // runs)
     return [range(begin, min(rows, begin + size)) for begin in range(0, rows, size)]

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from app.alignment.approximate import apply_approximate
-from app.alignment.difference import BLOCK_ELEMENTS, Difference, TensorWeight, squared_norm
+from app.alignment.blocks import BlockPool
+from app.alignment.difference import BLOCK_ELEMENTS, RUNS, Difference, TensorWeight, squared_norm
 from app.alignment.lora import LoraPair
 from app.alignment.projection import (
     IDENTITY,
@@ -63,7 +64,7 @@ def difference(
     chat: Tensor, base: Tensor, *, transposed: bool = False, threads: int = 1
 ) -> Difference:
     stored = [t.T.contiguous() if transposed else t for t in (chat, base)]
-    return Difference(*(TensorWeight("w", t) for t in stored), transposed, threads)
+    return Difference(*(TensorWeight("w", t) for t in stored), transposed, BlockPool(threads))
 
 
 def projected(lora: LoraPair, v: Difference, method: SafeLora) -> Projected:
@@ -138,8 +139,8 @@ def test_any_mix_of_checkpoint_dtypes_agrees_with_the_reference(
 def test_a_weight_of_many_blocks_agrees_with_the_reference_on_any_number_of_threads(
     threads: int, transposed: bool
 ) -> None:
-    shape = (1031, 700)  # rows that no block or thread count divides
-    assert shape[0] * shape[1] > 2 * BLOCK_ELEMENTS
+    shape = (5003, 701)  # rows that no block or number of runs divides
+    assert shape[0] * shape[1] > 2 * RUNS * BLOCK_ELEMENTS // 4
     chat, base = weights(*shape, torch.bfloat16)
     lora = pair(*shape)
     c = reference.projector(chat, base, SafeLora())
@@ -151,11 +152,15 @@ def test_a_weight_of_many_blocks_agrees_with_the_reference_on_any_number_of_thre
     )
 
 
-def test_the_same_input_gives_the_same_bits_again() -> None:
-    chat, base = weights(1031, 700, torch.bfloat16)
-    v = difference(chat, base, threads=2)
-    b = pair(1031, 700).b
-    assert torch.equal(apply_approximate(v, b)[0], apply_approximate(v, b)[0])
+@pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
+def test_the_same_input_gives_the_same_bits_on_any_number_of_threads(transposed: bool) -> None:
+    chat, base = weights(1031, 1500, torch.bfloat16)
+    b = pair(1031, 1500).b
+    found = [
+        apply_approximate(difference(chat, base, transposed=transposed, threads=threads), b)
+        for threads in (1, 2, 3, 2)
+    ]
+    assert all(torch.equal(c_b, found[0][0]) and norm == found[0][1] for c_b, norm in found)
 
 
 def test_adapters_side_by_side_get_what_each_gets_alone() -> None:
