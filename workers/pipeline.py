@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from app.alignment.blocks import torch_threads
 from app.alignment.lora import LoraPair
 from app.alignment.projection import DifferenceNotFinite, Projected, Skipped, project
 from app.alignment.selection import select
@@ -64,6 +65,7 @@ def patch(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) ->
     """
     modules = given.manifest.modules
     with (
+        torch_threads(1),
         open_pair(given.chat.checkpoint, given.base.checkpoint, threads=threads) as models,
         patched_weights(given.folder / WEIGHTS_FILE, out) as weights,
     ):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from app.alignment.approximate import apply_approximate
+from app.alignment.blocks import torch_threads
 from app.alignment.difference import Difference
 from app.alignment.lora import LoraPair, Measures, measure, update_norm
 from app.alignment.subspace import Spectrum, project_onto, spectrum
@@ -61,7 +62,8 @@ def _apply(v: Difference, b: Tensor, method: SafeLora) -> tuple[Tensor, float, s
     """`(C B, ||V||_F, note)`."""
     if method.projector == "approximate":
         return *apply_approximate(v, b), ""
-    found = spectrum(v)
+    with torch_threads(v.pool.threads):
+        found = spectrum(v)
     if method.projector == "exact" and found.spans_everything:
         return b.double(), found.norm, IDENTITY
     projected = project_onto(_basis(found, method), b)

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from app.alignment.blocks import torch_threads
 from app.alignment.lora import LoraPair
 from app.alignment.projection import Projected, project
 from app.domain.adapter import LoraModule, TensorEntry
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--modules", type=int, default=64, help="modules in a pass")
     modules = parser.parse_args().modules
     threads = os.cpu_count() or 1
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # as the pipeline does
     print(f"{threads} threads, torch {torch.__version__}, {SIZE} x {SIZE} bf16, r = {RANK}")
     with tempfile.TemporaryDirectory() as folder:
         pair = make_pair(Path(folder))
@@ -62,7 +63,8 @@ def report(models: ModelPair, lora: LoraPair, modules: int) -> None:
         cosines = [ours(models, lora, i % STORED) for i in range(modules)]
         whole = time.perf_counter() - began
     one = best(lambda i: ours(models, lora, i), 3 * STORED)
-    dense = best(lambda i: dense_reference(models, lora, i), STORED)
+    with torch_threads(models.pool.threads):
+        dense = best(lambda i: dense_reference(models, lora, i), STORED)
     print(f"dense reference       {dense * 1e3:9.1f} ms a module")
     print(f"ours                  {one * 1e3:9.1f} ms a module  (best; {dense / one:.1f} x faster)")
     print(f"ours, whole pass      {whole / modules * 1e3:9.1f} ms a module  ({modules} modules, "
