@@ -1,0 +1,34 @@
+"""What ships: requirements, contracts in files, and documented settings."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from app.config import Settings
+
+ROOT = Path(__file__).parent.parent
+
+
+def names(lines: list[str]) -> set[str]:
+    return {re.match(r"[A-Za-z0-9_.-]+", line)[0].lower() for line in lines if line[:1].isalpha()}
+
+
+def test_the_api_image_installs_a_part_of_the_projects_own_dependencies_and_no_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own = names(project["dependencies"]) | names(project["optional-dependencies"]["postgres"])
+    image = names((ROOT / "docker" / "api-requirements.txt").read_text().splitlines())
+    assert image <= own
+    assert not image & {"torch", "transformers", "peft", "safetensors"}
+
+
+def test_every_dependency_is_pinned_for_the_make_targets() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = names(project["dependencies"]) | names(project["optional-dependencies"]["dev"])
+    pinned = names((ROOT / "constraints.txt").read_text().splitlines())
+    assert wanted - {"adapter-safety"} <= {name.replace("_", "-") for name in pinned}
+
+
+def test_every_setting_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`ADAPTER_SAFETY_{name.upper()}`" in readme, name
