@@ -1,6 +1,7 @@
 """A client of the HTTP API: what `adapter-safety patch --server` and the demo use."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE
 PARTS = {"config": CONFIG_FILE, "weights": WEIGHTS_FILE, "readme": README_FILE}
 FINAL = {"succeeded", "failed", "cancelled"}
 TIMEOUT = httpx.Timeout(30.0, read=60.0)  # seconds; a quiet event stream has a comment each 15
-RECONNECTS = 5
+RECONNECTS = 18  # with the pauses below, about two minutes
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 
 
 class ProblemError(Exception):
@@ -79,7 +81,11 @@ class Client:
         return _json(self._http.get(f"/v1/jobs/{job_id}/report", params={"format": "json"}))
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """Follow a job to its final event; a dropped connection resumes where it broke."""
+        """Follow a job to its final event; a dropped connection resumes where it broke.
+
+        Between attempts it waits, 0.5 s doubling to 8 s, and gives up after about two minutes
+        without news. Where the stream ends early, the job's own record has the last word.
+        """
         last, failures = "", 0
         while True:
             try:
@@ -88,10 +94,15 @@ class Client:
                     yield event
                     if event.name in FINAL:
                         return
+                job = self.job(job_id)
+                if job["status"] in FINAL:
+                    yield Event(last, job["status"], {"status": job["status"]})
+                    return
             except httpx.TransportError:
-                failures += 1
-                if failures > RECONNECTS:
+                if failures >= RECONNECTS:
                     raise
+            time.sleep(min(FIRST_PAUSE_S * 2**failures, LONGEST_PAUSE_S))
+            failures += 1
 
     def download(self, job_id: str, target: Path) -> None:
         """Write the patched adapter's zip to `target`."""

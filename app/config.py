@@ -1,5 +1,6 @@
 """Settings from the environment (`ADAPTER_SAFETY_*`). Read only where things are wired."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field
@@ -77,6 +78,15 @@ class Settings(BaseSettings):
     @property
     def resolved_model_root(self) -> Path:
         return self.model_root or self.data_dir / "models"
+
+    @property
+    def resolved_threads(self) -> int:
+        """The cores that this process may use, unless a number is set; macOS only knows all."""
+        if self.threads:
+            return self.threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     @property
     def staging_dir(self) -> Path:

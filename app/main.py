@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from app.api import adapters, errors, health, jobs, patch, results, schema_pages
 from app.api.body_limit import BodyLimit
 from app.api.services import Services
-from app.api.uploads import FRAMING_BYTES
+from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
 from app.domain.errors import Unavailable
 from app.jobs.submit import reconcile
@@ -69,6 +69,7 @@ def wire(settings: Settings) -> Services:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await asyncio.to_thread(sweep, app.state.services.staging_dir)
     task = asyncio.create_task(_reconcile_for_ever(app.state.services, app.state.reconcile_every_s))
     try:
         yield
@@ -88,4 +89,6 @@ async def _reconcile_for_ever(services: Services, every_s: float) -> None:
                 logger.info("enqueued again: %s", ", ".join(found))
         except Unavailable as error:
             logger.warning("cannot look for lost jobs: %s", error)
+        except Exception:  # whatever it was, the next round may find it mended
+            logger.exception("the search for lost jobs failed")
         await asyncio.sleep(every_s)

@@ -20,6 +20,8 @@ from app.domain.architecture import is_stored_transposed
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import ArtifactCorrupt, NonFiniteTensor
 
+MOST_BYTES = 1 << 30  # in one call, because macOS refuses more than 2^31 - 1
+
 TORCH_DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -59,7 +61,7 @@ def read_exactly(descriptor: int, offset: int, out: Tensor) -> None:
     """Fill a contiguous tensor with the bytes at `offset`. Raises ArtifactCorrupt at the end."""
     view = as_bytes(out)
     while view:
-        count = os.preadv(descriptor, [view], offset)
+        count = os.preadv(descriptor, [view[:MOST_BYTES]], offset)
         if count == 0:
             raise ArtifactCorrupt(what="weights file (it ends before its header says)")
         view, offset = view[count:], offset + count

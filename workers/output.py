@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from app.jobs.render import as_json, as_markdown
 from workers.pipeline import OnModule, PatchInput, patch
 
 README_HEADING = "## Safety patch"
+FRONT_MATTER = re.compile(r"---[ \t]*\r?\n.*?\n---[ \t]*\r?\n", re.DOTALL)
 ZIP_EPOCH = (
     1980,
     1,
@@ -36,21 +38,30 @@ def write_patched_adapter(
     Raises what `patch` raises; `out` may hold a part of the files then.
     """
     report = patch(given, out, threads=threads, on_module=on_module)
-    (out / CONFIG_FILE).write_text(json.dumps(given.manifest.config, indent=2))
-    (out / REPORT_FILE).write_text(as_json(report.as_json()))
-    (out / README_FILE).write_text(_readme(given, report))
+    _write(out / CONFIG_FILE, json.dumps(given.manifest.config, indent=2))
+    _write(out / REPORT_FILE, as_json(report.as_json()))
+    _write(out / README_FILE, _readme(given, report))
     return report
 
 
+def _write(path: Path, text: str) -> None:
+    """As UTF-8 and with the line ends it has, whatever the machine's locale says."""
+    path.write_bytes(text.encode())
+
+
 def _readme(given: PatchInput, report: Report) -> str:
-    """The adapter's own README, if it has one, with a section about the patch at its end."""
-    path = given.folder / README_FILE
-    own = (
-        path.read_text(encoding="utf-8").rstrip() + "\n\n"
-        if README_FILE in given.manifest.files
-        else ""
-    )
-    return f"{own}{README_HEADING}\n\n{as_markdown(report.as_json())}"
+    """Our section, then the adapter's own README if it has one.
+
+    Ours stands first (after the card's metadata): text from a stranger could swallow what follows
+    it, by an open comment or code fence.
+    """
+    section = f"{README_HEADING}\n\n{as_markdown(report.as_json())}"
+    if README_FILE not in given.manifest.files:
+        return section
+    own = (given.folder / README_FILE).read_bytes().decode()
+    front = FRONT_MATTER.match(own)
+    metadata = front[0] if front else ""
+    return f"{metadata}{section}\n{own[len(metadata) :]}"
 
 
 def zip_adapter(folder: Path, archive: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from app.domain.adapter import REPORT_FILE, AdapterManifest
 from app.domain.job import Job, JobResult
 from app.intake.manifest import read_manifest
+from app.intake.preflight import check_fit
+from app.jobs.adapters import stored_modules
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
 from workers.output import file_entry, write_patched_adapter, zip_adapter
@@ -38,13 +40,13 @@ class PatchJob:
 
     def _input(self, job: Job) -> PatchInput:
         folder = self.folder / "adapter"
-        return PatchInput(
-            folder=folder,
-            manifest=self._fetch(job.adapter, folder),
-            base=self._model(job.base_model, "base_model"),
-            chat=self._model(job.chat_model, "chat_model"),
-            method=job.method,
-        )
+        manifest = self._fetch(job.adapter, folder)
+        base = self._model(job.base_model, "base_model")
+        chat = self._model(job.chat_model, "chat_model")
+        # Again, because a model may have changed since the job was submitted.
+        names = (job.base_model, job.chat_model)
+        check_fit(stored_modules(manifest), base.checkpoint, chat.checkpoint, *names)
+        return PatchInput(folder, manifest, base, chat, job.method)
 
     def _fetch(self, adapter_id: str, folder: Path) -> AdapterManifest:
         """The adapter's files, their digests checked, through the same gate as at the upload."""

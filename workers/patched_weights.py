@@ -27,21 +27,25 @@ class PatchedWeights:
     source: int  # descriptor of the original
     scratch: int  # descriptor
 
-    def propose(self, place: TensorEntry, c_b: Tensor) -> None:
-        """Keep `c_b`, rounded once to the adapter's own dtype.
-
-        Raises NonFiniteTensor where `C B` is too large for that dtype.
-        """
-        rounded = finite(c_b.to(TORCH_DTYPES[place.dtype]), place.name, "patched adapter")
+    def propose(self, place: TensorEntry, c_b: Tensor) -> float:
+        """Keep `c_b`, rounded once to the adapter's own dtype; the relative error of that."""
+        rounded = c_b.to(TORCH_DTYPES[place.dtype])
         write_exactly(self.scratch, place.begin, rounded)
+        norm = torch.linalg.vector_norm
+        whole = float(norm(c_b, dtype=torch.float64))
+        return float(norm(rounded.double() - c_b.double())) / whole if whole else 0.0
 
     def publish(self, chosen: Iterable[TensorEntry], out: Path) -> None:
-        """Write the original with the `chosen` tensors replaced by their candidates."""
+        """Write the original with the `chosen` tensors replaced by their candidates.
+
+        Raises NonFiniteTensor where `C B` was too large for the adapter's dtype.
+        """
         shutil.copyfile(self.original, out)
         with opened(out, os.O_RDWR) as target:
             for place in chosen:
                 candidate = torch.empty(place.shape, dtype=TORCH_DTYPES[place.dtype])
                 read_exactly(self.scratch, place.begin, candidate)
+                finite(candidate, place.name, "patched adapter")
                 write_exactly(target, place.begin, candidate)
             os.fsync(target)
 

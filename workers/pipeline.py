@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from app.alignment.blocks import torch_threads
 from app.alignment.lora import LoraPair
 from app.alignment.projection import DifferenceNotFinite, Projected, Skipped, project
 from app.alignment.selection import select
-from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule
+from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, TensorEntry
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import SafeLora
@@ -82,24 +83,32 @@ def _outcomes(
     modules = given.manifest.modules
     for done, module in enumerate(modules, start=1):
         found = _project(module, models, weights, given.method)
-        if isinstance(found, Projected):
-            weights.propose(module.lora_b, found.c_b)
-        outcome = found if isinstance(found, Skipped) else Scored.of(found)
+        outcome: Outcome = found if isinstance(found, Skipped) else _scored(module, found, weights)
         yield outcome
         on_module(Progress(done, len(modules), module.name, outcome.cosine))
+
+
+def _scored(module: LoraModule, found: Projected, weights: PatchedWeights) -> Scored:
+    rounding = weights.propose(module.lora_b, found.c_b)
+    return Scored(found.measures, found.alignment_norm, found.note, rounding)
 
 
 def _project(
     module: LoraModule, models: ModelPair, weights: PatchedWeights, method: SafeLora
 ) -> Projected | Skipped:
-    a, b = (
-        finite(read_tensor(weights.source, entry), entry.name, "adapter")
-        for entry in (module.lora_a, module.lora_b)
-    )
+    a, b = (_factor(weights, entry) for entry in (module.lora_a, module.lora_b))
     try:
         return project(LoraPair(a, b, module.scaling), models.difference(module), method)
     except DifferenceNotFinite:
         raise _culprit(models, f"{module.name}.weight") from None
+
+
+def _factor(weights: PatchedWeights, entry: TensorEntry) -> Tensor:
+    """One factor of the adapter; float64 beyond float32's range counts as infinite, because its
+    squares would be."""
+    tensor = read_tensor(weights.source, entry)
+    finite(tensor.float(), entry.name, "adapter")
+    return tensor
 
 
 def _culprit(models: ModelPair, name: str) -> NonFiniteTensor:

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import PurePath
 from statistics import fmean, median
 from typing import TypedDict
 
 import torch
 
 from app.alignment.lora import Measures
-from app.alignment.projection import Projected, Skipped
+from app.alignment.projection import IDENTITY, Skipped
 from app.domain.adapter import AdapterManifest, LoraModule, kind_of, layer_of
+from app.domain.errors import MAX_LISTED
 from app.domain.method import SUBSPACE_PROJECTORS, SafeLora, Selection
 from app.domain.report import (
     AdapterReference,
@@ -20,7 +22,9 @@ from app.domain.report import (
     Report,
     Summary,
 )
+from app.intake.names import shown
 
+ROUNDING_ABOVE = 0.01  # relative; bfloat16 rounds by 0.2 %, so only underflow goes beyond
 REMOVED_BELOW = 0.1  # a projected module with less of its update's norm left is in effect removed
 
 
@@ -31,10 +35,7 @@ class Scored:
     measures: Measures
     alignment_norm: float
     note: str
-
-    @classmethod
-    def of(cls, found: Projected) -> "Scored":
-        return cls(found.measures, found.alignment_norm, found.note)
+    rounding: float  # relative error of C B in the adapter's own dtype
 
     @property
     def cosine(self) -> float:
@@ -65,7 +66,11 @@ def build_report(
         summary=_summary(layers, method.select),
         layers=layers,
         unscreened=(),
-        warnings=list(_warnings(layers, method, manifest.dropped_keys)),
+        warnings=[
+            *_warnings(layers, method, manifest.dropped_keys),
+            *_warnings_about_models(manifest.base_model_name, chat.id),
+            *_warnings_about_rounding(outcomes, chosen),
+        ],
         versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
     )
 
@@ -169,30 +174,54 @@ def _warnings(
 ) -> Iterable[str]:
     """Plain sentences, the gravest first."""
     projected = [layer for layer in layers if layer.decision == "projected"]
-    skipped = [layer for layer in layers if layer.decision == "skipped"]
+    scored = [layer for layer in layers if layer.decision != "skipped"]
     if not projected:
         yield "No module was selected: the weights are exactly as they came."
-    if skipped:
+    if len(scored) < len(layers):
         yield (
-            f"{len(skipped)} of {len(layers)} modules were skipped: they were not screened, and "
-            "nothing is known about their safety."
+            f"{len(layers) - len(scored)} of {len(layers)} modules were skipped: they were not "
+            "screened, and nothing is known about their safety."
         )
-    yield from _warnings_about_strength(projected, method)
-    yield from _warnings_about_requests(len(layers) - len(skipped), method, dropped)
+    yield from _warnings_about_strength(projected)
+    yield from _warnings_about_identity(scored, method)
+    yield from _warnings_about_requests(len(scored), method, dropped)
 
 
-def _warnings_about_strength(projected: Sequence[LayerReport], method: SafeLora) -> Iterable[str]:
+def _warnings_about_strength(projected: Sequence[LayerReport]) -> Iterable[str]:
     removed = sum(e < REMOVED_BELOW for e in _known(layer.retained_energy for layer in projected))
     if removed:
         yield (
             f"The patch has in effect removed the update of {removed} of {len(projected)} "
             f"projected modules: less than {REMOVED_BELOW:.0%} of its norm is left."
         )
-    unchanged = sum(layer.reason.endswith("changes nothing") for layer in projected)
+
+
+def _warnings_about_identity(scored: Sequence[LayerReport], method: SafeLora) -> Iterable[str]:
+    unchanged = sum(layer.reason.endswith(IDENTITY) for layer in scored)
     if unchanged:
         yield (
-            f"The {method.projector} projector is the identity for {unchanged} of {len(projected)} "
-            "projected modules (V has full row rank there): they are unchanged."
+            f"The {method.projector} projector is the identity for {unchanged} of {len(scored)} "
+            "modules: their cosine of 1 says nothing, and they are unchanged whether selected or "
+            "not."
+        )
+
+
+def _warnings_about_models(trained_on: str | None, chat: str) -> Iterable[str]:
+    """Nothing in the weights tells base from chat, or whose adapter this is; names may."""
+    if trained_on and PurePath(trained_on).name != PurePath(chat).name:
+        yield (
+            f"adapter_config.json says that the adapter was trained on {shown(trained_on)}, but "
+            f"the chat model of this job is {chat}."
+        )
+
+
+def _warnings_about_rounding(outcomes: Sequence[Outcome], chosen: frozenset[int]) -> Iterable[str]:
+    scored = [o for i, o in enumerate(outcomes) if i in chosen and isinstance(o, Scored)]
+    coarse = sum(o.rounding > ROUNDING_ABOVE for o in scored)
+    if coarse:
+        yield (
+            f"In {coarse} of {len(scored)} projected modules the adapter's dtype is too coarse for "
+            f"C B: what was written is more than {ROUNDING_ABOVE:.0%} away from it."
         )
 
 
@@ -205,4 +234,6 @@ def _warnings_about_requests(
     if method.energy is not None and method.projector not in SUBSPACE_PROJECTORS:
         yield f"energy plays no part in the {method.projector} projector."
     if dropped:
-        yield f"These keys of adapter_config.json were not written back: {', '.join(dropped)}."
+        named = ", ".join(dropped[:MAX_LISTED])
+        more = f" and {len(dropped) - MAX_LISTED} more" if len(dropped) > MAX_LISTED else ""
+        yield f"These keys of adapter_config.json were not written back: {named}{more}."

@@ -1,6 +1,5 @@
 """Wires a worker: settings, stores, threads. Called in the child process, after the fork."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +73,6 @@ def make_runtime(settings: Settings) -> Runtime:
         events=RedisEvents(settings.resolved_redis_url),
         models=FolderModels(settings.resolved_model_root),
         staging_dir=settings.staging_dir,
-        threads=settings.threads or len(os.sched_getaffinity(0)),
+        threads=settings.resolved_threads,
         lease_s=settings.lease_s,
     )

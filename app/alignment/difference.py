@@ -74,6 +74,10 @@ class Difference:
     transposed: bool = False
     pool: BlockPool = field(default_factory=BlockPool)
 
+    def __post_init__(self) -> None:
+        if self.chat.shape != self.base.shape:
+            raise ValueError(f"{self.chat.name}: {self.chat.shape} against {self.base.shape}")
+
     @property
     def d_out(self) -> int:
         return self.chat.shape[1 if self.transposed else 0]

@@ -77,4 +77,7 @@ def _cosine(inner: float, squared_x: float, squared_y: float) -> float:
     """
     if squared_y == 0:
         return 0.0
-    return min(1.0, max(-1.0, inner / math.sqrt(squared_x * squared_y)))
+    product = squared_x * squared_y
+    if not 0 < product < math.inf:  # factors near the ends of float64's range
+        return min(1.0, max(-1.0, inner / math.sqrt(squared_x) / math.sqrt(squared_y)))
+    return min(1.0, max(-1.0, inner / math.sqrt(product)))

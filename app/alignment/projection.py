@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from app.alignment.approximate import apply_approximate
@@ -12,7 +13,8 @@ from app.alignment.lora import LoraPair, Measures, measure, update_norm
 from app.alignment.subspace import Spectrum, project_onto, spectrum
 from app.domain.method import SafeLora
 
-IDENTITY = "V has full row rank, so this projector is the identity and changes nothing"
+IDENTITY = "this projector is the identity here and changes nothing"
+NOISE = 1e-12  # relative; float64 rounding through a few thousand directions stays below it
 ZERO_UPDATE = "the update is zero, so it has no cosine"
 ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment to compare with"
 
@@ -65,10 +67,20 @@ def _apply(v: Difference, b: Tensor, method: SafeLora) -> tuple[Tensor, float, s
     with torch_threads(v.pool.threads):
         found = spectrum(v)
     if method.projector == "exact" and found.spans_everything:
-        return b.double(), found.norm, IDENTITY
-    projected = project_onto(_basis(found, method), b)
+        return b.double(), found.norm, f"V has full row rank: {IDENTITY}"
+    basis = _basis(found, method)
+    if method.projector == "subspace" and basis.shape[0] == basis.shape[1]:
+        return b.double(), found.norm, f"the directions span everything: {IDENTITY}"
+    projected = project_onto(basis, b)
     complement = method.projector == "complement"
-    return (b.double() - projected if complement else projected), found.norm, ""
+    c_b = b.double() - projected if complement else projected
+    return _without_noise(c_b, b), found.norm, ""
+
+
+def _without_noise(c_b: Tensor, b: Tensor) -> Tensor:
+    """Zero where the projection left only rounding: its direction would mean nothing."""
+    left, whole = (torch.linalg.vector_norm(t, dtype=torch.float64) for t in (c_b, b))
+    return c_b if left > NOISE * whole else torch.zeros_like(c_b)
 
 
 def _basis(found: Spectrum, method: SafeLora) -> Tensor:

@@ -76,7 +76,7 @@ def problem_of(error: AdapterSafetyError) -> JSONResponse:
 
 def problem_of_fault(fault: Fault) -> JSONResponse:
     """A failed job's fault, answered to the client that waited for it."""
-    status = 500 if fault.code == "worker-fault" else 422
+    status = {"worker-fault": 500, "job-cancelled": 409}.get(fault.code, 422)
     return problem(status, fault.code, fault.title, fault.detail, fault.facts)
 
 

@@ -1,5 +1,6 @@
 """/v1/jobs"""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from anyio import to_thread
@@ -8,11 +9,13 @@ from fastapi import APIRouter, Header, Query, Response
 from app.api.prefer import WaitDep, applied
 from app.api.schemas import JobIn, JobOut, JobPage, job_path
 from app.api.services import Services, ServicesDep
+from app.domain.adapter import StoredModule
 from app.domain.errors import InvalidField
 from app.domain.job import Job, JobKind, JobStatus
 from app.jobs.cancel import cancel
+from app.jobs.ports import IdempotencyKey
 from app.jobs.retrieve import wait_until_final
-from app.jobs.submit import JobRequest, submit
+from app.jobs.submit import JobRequest, check_request, submit
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -39,6 +42,18 @@ def submit_job(request: JobRequest, key: str | None, services: Services) -> Job:
         events=services.events,
         models=services.models,
     )
+
+
+def check_new(
+    request: JobRequest, modules: Sequence[StoredModule], key: str | None, services: Services
+) -> None:
+    """Check a request for an adapter that is not stored yet, unless its key is known already.
+
+    Raises what `check_request` raises, and IdempotencyKeyReused.
+    """
+    known = IdempotencyKey(key, request.sha256) if key else None
+    if known is None or services.records.job_for_key(known) is None:
+        check_request(request, modules, services.models)
 
 
 async def settle(job: Job, wait_s: float | None, services: Services) -> Job:

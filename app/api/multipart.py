@@ -18,7 +18,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import parse_options_header
 
 from app.domain.adapter import FileEntry
-from app.domain.errors import InvalidField, MalformedMultipart, TooLarge
+from app.domain.errors import InvalidField, MalformedMultipart, TooLarge, Unavailable
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -77,6 +77,8 @@ def _write(parser: MultipartParser, data: bytes) -> None:
         parser.write(data)
     except MultipartParseError as error:
         raise MalformedMultipart(reason=f"byte {error.offset} of its last piece") from error
+    except OSError as error:  # a full disk, most likely
+        raise Unavailable(part="storage") from error
 
 
 def _boundary(content_type: str | None) -> bytes:

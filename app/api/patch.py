@@ -11,17 +11,16 @@ from pydantic import ValidationError
 
 from app.api.adapters import UPLOAD_PROPERTIES
 from app.api.errors import problem_of_fault
-from app.api.jobs import IdempotencyKeyHeader, settle, submit_job
+from app.api.jobs import IdempotencyKeyHeader, check_new, settle, submit_job
 from app.api.prefer import WaitDep, applied
 from app.api.results import adapter_response
 from app.api.schemas import JobIn, JobOut, job_path
 from app.api.services import Services, ServicesDep
 from app.api.uploads import accept, received
-from app.domain.errors import InvalidField, MalformedRequest
-from app.domain.job import Job
+from app.domain.errors import InvalidField, JobCancelled, MalformedRequest
+from app.domain.job import Fault, Job
 from app.intake.strict_json import parse_json
 from app.jobs.adapters import stored_modules
-from app.jobs.submit import check_request
 
 router = APIRouter(prefix="/v1", tags=["patch"])
 
@@ -71,20 +70,20 @@ async def patch_adapter(
         body = job_of_fields(upload.form.fields, upload.manifest.id)
         wanted, modules = body.to_domain(), stored_modules(upload.manifest)
         # Before anything is stored: a request that cannot be done leaves nothing behind.
-        await to_thread.run_sync(check_request, wanted, modules, services.models)
+        await to_thread.run_sync(check_new, wanted, modules, key, services)
         await accept(upload, services)
     job = await to_thread.run_sync(submit_job, wanted, key, services)
     job = await settle(job, wait_s, services)
-    response = _answer(job, wait_s, request, services)
+    response = await to_thread.run_sync(_answer, job, wait_s, services)
     response.headers.update({"Location": job_path(job.id), **applied(wait_s)})
     return response
 
 
-def _answer(job: Job, wait_s: float | None, request: Request, services: Services) -> Response:
+def _answer(job: Job, wait_s: float | None, services: Services) -> Response:
     if wait_s is not None and job.status == "succeeded":
-        return adapter_response(job, request, services)
-    if wait_s is not None and job.fault is not None:
-        return problem_of_fault(job.fault)
+        return adapter_response(job, {}, services)
+    if wait_s is not None and job.is_final:
+        return problem_of_fault(job.fault or Fault.of(JobCancelled()))
     return JSONResponse(JobOut.of(job).model_dump(mode="json"), 202)
 
 

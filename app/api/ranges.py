@@ -21,8 +21,12 @@ def file_response(
     request_headers: Mapping[str, str],
     media_type: str,
     file_name: str,
+    head: bool = False,
 ) -> Response:
-    """The whole file (200), a part (206), nothing new (304) or no such part (416)."""
+    """The whole file (200), a part (206), nothing new (304) or no such part (416).
+
+    With `head` the headers alone.
+    """
     etag = f'"{file.sha256}"'
     headers = {
         "ETag": etag,
@@ -38,6 +42,8 @@ def file_response(
     if partial:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size_bytes}"
     headers["Content-Length"] = str(end - begin)
+    if head:
+        return Response(status_code=206 if partial else 200, headers=headers, media_type=media_type)
     body = artifacts.read(file, begin, end)
     return StreamingResponse(body, 206 if partial else 200, headers, media_type)
 

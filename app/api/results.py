@@ -1,6 +1,6 @@
 """/v1/jobs/{id}/events, /report and /adapter"""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.negotiate import report_format
 from app.api.ranges import file_response
-from app.api.services import ServicesDep
+from app.api.services import Services, ServicesDep
 from app.domain.job import Job
 from app.jobs.render import FORMATS
 from app.jobs.retrieve import finished_result, follow, is_told, read_report
@@ -78,15 +78,25 @@ def show_report(
 )
 def download_adapter(job_id: str, request: Request, services: ServicesDep) -> Response:
     """The patched adapter as a zip: a PEFT folder with `safety_report.json` and a README."""
-    return adapter_response(services.records.job(job_id), request, services)
+    return adapter_response(services.records.job(job_id), request.headers, services)
 
 
-def adapter_response(job: Job, request: Request, services: ServicesDep) -> Response:
-    """Raises JobNotFinished, ResultNotFound."""
+@router.head("/adapter", include_in_schema=False)
+def describe_adapter(job_id: str, request: Request, services: ServicesDep) -> Response:
+    """The download's headers: its size, ETag and digest."""
+    job = services.records.job(job_id)
+    return adapter_response(job, request.headers, services, head=True)
+
+
+def adapter_response(
+    job: Job, headers: Mapping[str, str], services: Services, *, head: bool = False
+) -> Response:
+    """`headers` are the request's, for ranges. Raises JobNotFinished, ResultNotFound."""
     return file_response(
         finished_result(job, "adapter").archive,
         services.artifacts,
-        request_headers=request.headers,
+        request_headers=headers,
         media_type="application/zip",
         file_name=f"adapter-{job.adapter[:12]}-patched.zip",
+        head=head,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
-from app.domain.adapter import StoredAdapter
+from app.domain.adapter import ListedAdapter, StoredAdapter
 from app.domain.errors import InvalidField
 from app.domain.job import Job, JobKind, JobStatus
 from app.domain.method import DEFAULT_THRESHOLD, ProjectorName, SafeLora, SelectBy, Selection
@@ -150,12 +150,12 @@ class AdapterSummaryOut(BaseModel):
     base_model_name_or_path: str | None
 
     @classmethod
-    def of(cls, adapter: StoredAdapter) -> "AdapterSummaryOut":
+    def of(cls, adapter: ListedAdapter) -> "AdapterSummaryOut":
         return cls(
             id=adapter.id,
             created_at=adapter.created_at,
             size_bytes=adapter.size_bytes,
-            modules=len(adapter.modules),
+            modules=adapter.modules,
             base_model_name_or_path=adapter.base_model_name,
         )
 

@@ -1,6 +1,7 @@
 """An adapter in a multipart body -> a staged folder and its manifest."""
 
 import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +29,7 @@ from app.jobs.adapters import accept_adapter
 
 PARTS = {"config": CONFIG_FILE, "weights": WEIGHTS_FILE, "readme": README_FILE}
 ARCHIVE = "archive"
+LEFT_AFTER_S = 24 * 3600.0  # because no upload takes a day
 FRAMING_BYTES = 1 << 20  # room for part headers and fields beside the files
 
 
@@ -68,6 +70,13 @@ async def accept(upload: Received, services: Services) -> tuple[StoredAdapter, b
             upload.folder, upload.manifest, records=services.records, artifacts=services.artifacts
         )
     )
+
+
+def sweep(staging_dir: Path) -> None:
+    """Remove what uploads of killed processes left, a day after."""
+    for folder in staging_dir.glob("upload-*"):
+        if time.time() - folder.stat().st_mtime > LEFT_AFTER_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _file_limits(max_upload_bytes: int) -> dict[str, int]:

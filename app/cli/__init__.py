@@ -1,6 +1,9 @@
 """The command line, `adapter-safety`. Each command imports what it needs when it runs, so that
 `inspect` and `--help` never wait for torch."""
 
+from importlib import metadata
+from typing import Annotated
+
 import typer
 
 from app.cli.demo import demo
@@ -15,6 +18,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("adapter-safety"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="print the version", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    """What stands before the command."""
+
+
 for command in (demo, up, patch, inspect, migrate):
     app.command()(command)
 

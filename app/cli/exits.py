@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+from pydantic import ValidationError
 
 from app.domain.errors import AdapterSafetyError, NotFound, Refused
 
@@ -25,5 +26,14 @@ def explained() -> Iterator[None]:
         yield
     except (Refused, NotFound) as error:
         raise fail(str(error), BAD_INPUT) from error
-    except AdapterSafetyError as error:
+    except ValidationError as error:
+        raise fail(_settings_fault(error), BAD_INPUT) from error
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise fail(str(error), BAD_INPUT) from error
+    except (AdapterSafetyError, OSError) as error:
         raise fail(str(error), FAILED) from error
+
+
+def _settings_fault(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"ADAPTER_SAFETY_{str(first['loc'][0]).upper()}: {first['msg']}"

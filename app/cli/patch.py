@@ -1,6 +1,5 @@
 """`adapter-safety patch`: the main job, in this process or by a server."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from app.cli.remote import patch_remotely
 from app.cli.tables import print_report
 from app.config import Settings
 from app.domain.checkpoint import Checkpoint
-from app.domain.errors import InvalidField, MissingFile
+from app.domain.errors import InvalidField
 from app.domain.method import DEFAULT_THRESHOLD, SafeLora, Selection
 from app.intake.checkpoint import read_checkpoint
 from app.intake.opened import OpenedAdapter, open_adapter
@@ -82,13 +81,19 @@ def selection(
         raise InvalidField(field=given[1], reason=f"give one selection, not {' and '.join(given)}")
     if not given:
         return Selection("threshold", DEFAULT_THRESHOLD)
-    return Selection(given[0], values.get(given[0]))  # type: ignore[arg-type] # one of the four
+    try:
+        return Selection(given[0], values.get(given[0]))  # type: ignore[arg-type] # one of the four
+    except InvalidField as error:
+        raise InvalidField(field=f"--{given[0]}", reason=error.facts["reason"]) from None
 
 
 def _check_out(out: Path, report: Path | None) -> None:
     """Before any work: nothing of the caller's is written over."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidField(field="out", reason=f"{out} is there already and is not an empty folder")
+    if report and not report.absolute().parent.is_dir():
+        reason = f"there is no folder {report.absolute().parent}"
+        raise InvalidField(field="report", reason=reason)
     if report and report.suffix not in REPORT_SUFFIXES:
         reason = f"must end with one of {', '.join(REPORT_SUFFIXES)}"
         raise InvalidField(field="report", reason=reason)
@@ -127,7 +132,7 @@ def _write(given: "PatchInput", out: Path) -> dict[str, Any]:
 
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    threads = Settings().threads or os.cpu_count() or 1
+    threads = Settings().resolved_threads
     try:
         with _progress(len(given.manifest.modules)) as on_module:
             report = write_patched_adapter(given, work, threads=threads, on_module=on_module)
@@ -151,11 +156,11 @@ def _checkpoint(name: str, field: str) -> Checkpoint:
     if Path(name).is_dir():
         return read_checkpoint(Path(name), field=field, model=name)
     if name.startswith((".", "/", "~")):
-        raise MissingFile(file=f"{field} folder {name}")
+        raise InvalidField(field=field, reason=f"there is no folder {name}")
     return FolderModels(Settings().resolved_model_root).checkpoint(name, field=field)
 
 
 def _write_report(found: dict[str, Any], report: Path | None) -> None:
     if report:
         _, render = FORMATS[REPORT_SUFFIXES[report.suffix]]
-        report.write_text(render(found))
+        report.write_bytes(render(found).encode())

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from app.cli.exits import BAD_INPUT, FAILED, fail
 from app.client import Client, ProblemError
 from app.domain.adapter import PATCHED_FILES
+from app.domain.errors import InvalidField
 from app.domain.method import SafeLora
 
 
@@ -21,6 +22,8 @@ def patch_remotely(
     server: str, adapter: Path, models: Mapping[str, str], method: SafeLora, out: Path
 ) -> dict[str, Any]:
     """Upload, submit, follow, download into `out`; the report. Ends the process on a failure."""
+    if not adapter.exists():
+        raise InvalidField(field="adapter", reason=f"there is nothing at {adapter}")
     try:
         with Client(server) as client:
             job = _finished(client, adapter, models, method)
@@ -31,6 +34,8 @@ def patch_remotely(
             return client.report(job["id"])
     except ProblemError as error:
         raise fail(str(error), BAD_INPUT if 400 <= error.status < 500 else FAILED) from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise fail(f"--server {server}: {error}", BAD_INPUT) from error
     except httpx.TransportError as error:
         raise fail(f"{server} does not answer: {error}", FAILED) from error
 

@@ -11,14 +11,23 @@ from rich.text import Text
 
 from app.jobs.render import number
 
+MEASURES = {
+    "cosine": "cosine",
+    "retained": "retained_energy",
+    "update": "update_norm",
+    "align": "alignment_norm",
+    "pdst": "pdst",
+}
+NARROW_MEASURES = {name: MEASURES[name] for name in ("cosine", "retained")}
 STYLES = {"projected": "green", "kept": "", "skipped": "yellow"}
+WIDE = 110  # columns; below that the norms and pdst make room for the names
 PIPE_WIDTH = 160  # because a pipe has no width, and cut numbers are of no use
 
 
 def print_report(report: Mapping[str, Any]) -> None:
     """To stdout: one row a module, the summary below it, warnings last, where they are seen."""
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(_table(report["layers"]))
+    console.print(_table(report, MEASURES if console.width >= WIDE else NARROW_MEASURES))
     summary = report["summary"]
     console.print(
         f"{summary['projected']} projected, {summary['kept']} kept, {summary['skipped']} skipped "
@@ -30,25 +39,28 @@ def print_report(report: Mapping[str, Any]) -> None:
         console.print(Text(f"warning: {warning}", style="yellow"))
 
 
-def _table(layers: list[Mapping[str, Any]]) -> Table:
-    table = Table(
-        title="Safety report", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
+def _table(report: Mapping[str, Any], measures: Mapping[str, str]) -> Table:
+    table = Table(title=Text(_method(report["method"])), title_justify="left", box=SIMPLE_HEAD)
     table.add_column("module", overflow="fold")  # a narrow terminal folds names, not numbers
     for name in ("shape", "r"):
         table.add_column(name, no_wrap=True)
-    for name in ("cosine", "retained", "update", "align", "pdst"):
+    for name in measures:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("decision", no_wrap=True)
-    for layer in layers:
+    for layer in report["layers"]:
         table.add_row(
             Text(layer["module"]),
             "x".join(map(str, layer["shape"])),
             str(layer["rank"]),
-            *(number(layer[key]) for key in MEASURES),
+            *(number(layer[key]) for key in measures.values()),
             Text(layer["decision"], style=STYLES[layer["decision"]]),
         )
     return table
 
 
-MEASURES = ("cosine", "retained_energy", "update_norm", "alignment_norm", "pdst")
+def _method(method: Mapping[str, Any]) -> str:
+    """E.g. `Safe LoRA, projector subspace (energy 0.9), modules by threshold 0.5`."""
+    size = next((f" ({k} {method[k]:g})" for k in ("energy", "rank") if method[k] is not None), "")
+    select = method["select"]
+    value = "" if select["value"] is None else f" {select['value']:g}"
+    return f"Safe LoRA, projector {method['projector']}{size}, modules by {select['by']}{value}"

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli.exits import FAILED, fail
+from app.cli.exits import FAILED, explained, fail
 from app.config import Settings
+from app.domain.errors import InvalidField
 from app.storage.migrate import upgrade
-from app.supervisor.errors import SupervisorError
+from app.supervisor.errors import PortTaken, SupervisorError
 from app.supervisor.up import run_up
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -21,10 +22,8 @@ def up(
     verbose: Annotated[bool, typer.Option(help="show the parts' logs here")] = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
-    settings = Settings()
-    for folder in (settings.data_dir, settings.resolved_model_root, settings.staging_dir):
-        folder.mkdir(parents=True, exist_ok=True)
-    upgrade(settings.resolved_database_url)
+    with explained():
+        settings = _prepared()
     try:
         code = run_up(
             data_dir=settings.data_dir,
@@ -40,9 +39,24 @@ def up(
             on_ready=lambda url: _say_ready(url, settings),
             verbose=verbose,
         )
+    except PortTaken as error:
+        raise fail(f"{error} Choose another with --port; 0 takes a free one.", FAILED) from error
     except SupervisorError as error:
         raise fail(str(error), FAILED) from error
     raise typer.Exit(code)
+
+
+def _prepared() -> Settings:
+    """Settings, with their folders made and the database at this version's schema."""
+    settings = Settings()
+    root = settings.model_root
+    if root is not None and not root.is_dir():
+        reason = f"ADAPTER_SAFETY_MODEL_ROOT is {root}, which is no folder"
+        raise InvalidField(field="model_root", reason=reason)
+    for folder in (settings.data_dir, settings.resolved_model_root, settings.staging_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+    upgrade(settings.resolved_database_url)
+    return settings
 
 
 def _say_ready(url: str, settings: Settings) -> None:

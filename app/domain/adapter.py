@@ -107,6 +107,17 @@ class StoredAdapter:
         return sum(file.size_bytes for file in self.files.values())
 
 
+@dataclass(frozen=True)
+class ListedAdapter:
+    """An adapter in a listing: without its modules, which may be thousands."""
+
+    id: str
+    created_at: datetime
+    size_bytes: int
+    modules: int
+    base_model_name: str | None
+
+
 def adapter_id(files: Mapping[str, FileEntry]) -> str:
     """SHA-256 (hex) over the files' names and digests: the same content has the same id."""
     listing = {name: files[name].sha256 for name in sorted(files)}

@@ -22,4 +22,4 @@ class Checkpoint:
     folder: Path
     model_type: str | None  # config.json's, e.g. "llama"
     tensors: Mapping[str, ShardTensor]
-    digest: str  # SHA-256 (hex) over config.json and every shard's name, size and header
+    digest: str  # SHA-256 (hex) over config.json and every shard's name, size, header and samples

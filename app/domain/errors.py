@@ -97,9 +97,10 @@ class PickleRefused(Refused):
     code = "pickle-refused"
     title = "Pickle formats run code when read, so they are refused"
     message = (
-        "{file} is a pickle file; convert it: load the adapter with PEFT on a machine you trust "
-        "and call model.save_pretrained(folder, safe_serialization=True), then upload "
-        "adapter_model.safetensors"
+        "{file} is a pickle file; if it holds the adapter, convert it: load the adapter with PEFT "
+        "on a machine you trust and call model.save_pretrained(folder, safe_serialization=True). "
+        "If it is something else (an optimizer, training arguments), leave it out: send only "
+        "adapter_config.json and adapter_model.safetensors"
     )
 
 
@@ -154,7 +155,10 @@ class InvalidField(Refused):
 class UnknownModel(Refused):
     code = "unknown-model"
     title = "No such model"
-    message = "{field}: no model {model} is known here"
+    message = (
+        "{field}: no model {model} is known here; a model is a folder of that name under the model "
+        "root (ADAPTER_SAFETY_MODEL_ROOT)"
+    )
 
 
 class CheckpointRefused(Refused):

@@ -1,6 +1,5 @@
 """What to do to an adapter: Safe LoRA's projector and selection (arXiv 2405.16833)."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -38,11 +37,11 @@ class Selection:
 def _selection_fault(by: SelectBy, value: float | None) -> str | None:
     if by == "all":
         return None if value is None else "'all' takes no value"
-    if value is None or isinstance(value, bool) or not math.isfinite(value):
-        return f"'{by}' needs a finite number"
+    if value is None or isinstance(value, bool):
+        return f"'{by}' needs a number"
     low, high = {"threshold": (-1.0, 1.0), "count": (0.0, 1e6), "fraction": (0.0, 1.0)}[by]
     if not low <= value <= high:
-        return f"'{by}' must lie in [{low:g}, {high:g}]"
+        return f"'{by}' must lie in [{low:.10g}, {high:.10g}]"
     if by == "count" and value != int(value):
         return "'count' must be a whole number"
     return None

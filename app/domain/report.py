@@ -46,7 +46,7 @@ class Unscreened:
 class ModelReference:
     id: str
     revision: str | None  # a hub commit; null for a local folder
-    digest: str  # SHA-256 over config.json and every shard's name, size and header
+    digest: str  # SHA-256 over config.json, every shard's name, size, header, tensors' first KiB
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE
+from app.domain.adapter import CONFIG_FILE, README_FILE, REPORT_FILE, WEIGHTS_FILE
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -22,6 +22,7 @@ class Limits:
     # because PEFT's own file has about 1 KiB, and 10,000 rank patterns fit into 1 MiB
     config_bytes: int = MIB
     readme_bytes: int = MIB  # because a model card is text; the Hub's templates have about 5 KiB
+    report_bytes: int = 32 * MIB  # because 50,000 modules have about 500 bytes each
     # because rank 256 on every linear module of an 8B model is 2.7 GB in 32 bits
     weights_bytes: int = 4 * GIB
     # because three files are allowed, and archivers add a few entries such as "./"
@@ -49,6 +50,7 @@ class Limits:
             CONFIG_FILE: self.config_bytes,
             WEIGHTS_FILE: self.weights_bytes,
             README_FILE: self.readme_bytes,
+            REPORT_FILE: self.report_bytes,
         }
         object.__setattr__(self, "file_bytes", caps)
 

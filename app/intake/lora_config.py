@@ -29,6 +29,9 @@ class LoraConfig:
     dropped_keys: tuple[str, ...]  # in the order they came
 
 
+MAX_KEY_CHARS = 64  # of a key that we drop and name; the longest known one has 23
+
+
 def parse_config(raw: bytes, limits: Limits = UPLOAD_LIMITS) -> LoraConfig:
     """Check a configuration and keep what we know.
 
@@ -50,7 +53,7 @@ def parse_config(raw: bytes, limits: Limits = UPLOAD_LIMITS) -> LoraConfig:
         alpha_pattern=_alphas(said, limits),
         base_model_name=base if isinstance(base, str) else None,
         clean=clean,
-        dropped_keys=tuple(key for key in said if key not in clean),
+        dropped_keys=tuple(shown(key)[:MAX_KEY_CHARS] for key in said if key not in clean),
     )
 
 

@@ -107,8 +107,11 @@ ACTIVE = ("peft_type", "r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_
 NEUTRALISED: Mapping[str, tuple[object, ...]] = {
     "auto_mapping": (None,),  # `parent_library` reaches importlib.import_module in PEFT
     "megatron_core": (None, "megatron.core"),  # likewise, and means nothing without Megatron
+    # PEFT makes a LoRA for every target, also for one without tensors in the file, which nobody
+    # screened: with these it starts as a zero update, with False as a random one
+    "init_lora_weights": (None, True, "gaussian", "eva"),
 }
-"""Fields that PEFT imports from: kept at these harmless values, dropped at any other."""
+"""Fields that PEFT acts on when it loads: kept at these harmless values, dropped at any other."""
 
 _PLAIN_LORA = "retrain as plain LoRA, or merge it and extract a plain LoRA adapter"
 _BASE_CHANGED = (

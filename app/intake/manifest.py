@@ -44,6 +44,7 @@ def read_manifest(
 ) -> AdapterManifest:
     """Check a folder with `adapter_config.json`, `adapter_model.safetensors`, perhaps `README.md`.
 
+    A `safety_report.json` of ours is passed over: it describes the patch before, and is made anew.
     Each file is opened once; links are not followed. `known` may hold the weights file's digest
     where the caller computed it while it wrote the file, so that the bytes are not read again.
     Raises MissingFile, UnexpectedFile, PickleRefused, TooLarge, MalformedSafetensors,

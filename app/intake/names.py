@@ -3,9 +3,8 @@
 import re
 from typing import NoReturn
 
-from app.domain.adapter import README_FILE
+from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE
 from app.domain.errors import PickleRefused, UnexpectedFile
-from app.intake.limits import UPLOAD_LIMITS
 
 MODULE_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 """A path of named parts, as PyTorch writes it; no empty part, hence no `..`."""
@@ -27,5 +26,5 @@ def refuse_file(name: str, reason: str = "") -> NoReturn:
     """Refuse a file that is not one of an adapter's. Raises PickleRefused, UnexpectedFile."""
     if is_pickle_name(name):
         raise PickleRefused(file=shown(name))
-    known = ", ".join(sorted(UPLOAD_LIMITS.file_bytes, key=lambda file: file == README_FILE))
-    raise UnexpectedFile(file=shown(name), reason=reason or f"only {known} (optional) may be sent")
+    allowed = f"only {CONFIG_FILE}, {WEIGHTS_FILE} and {README_FILE} (optional) may be sent"
+    raise UnexpectedFile(file=shown(name), reason=reason or allowed)

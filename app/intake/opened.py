@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.domain.adapter import AdapterManifest
-from app.domain.errors import MissingFile
+from app.domain.errors import InvalidField
 from app.intake.archives import unpack
 from app.intake.limits import UPLOAD_LIMITS, Limits
 from app.intake.manifest import read_manifest
@@ -26,13 +26,13 @@ class OpenedAdapter:
 def open_adapter(path: Path, limits: Limits = UPLOAD_LIMITS) -> Iterator[OpenedAdapter]:
     """Open a folder, or an archive unpacked into a folder of its own that is removed at the end.
 
-    Raises MissingFile when there is nothing at `path`, and what `unpack` and `read_manifest` raise.
+    Raises InvalidField where there is nothing, and what `unpack` and `read_manifest` raise.
     """
     if path.is_dir():
         yield OpenedAdapter(path, read_manifest(path, limits))
         return
     if not path.is_file():
-        raise MissingFile(file=shown(str(path)))
+        raise InvalidField(field="adapter", reason=f"there is nothing at {shown(str(path))}")
     with TemporaryDirectory(prefix="adapter-safety-") as unpacked:
         folder = Path(unpacked)
         unpack(path, folder, limits)

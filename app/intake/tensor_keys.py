@@ -12,6 +12,7 @@ PREFIX = "base_model.model."
 _OURS = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 _PEFT = "save it again with PEFT's model.save_pretrained(folder)"
+_UNEMBEDDED = "save it with model.save_pretrained(folder, save_embedding_layers=False)"
 _CONVERT = "convert it to PEFT's format first"
 _PLAIN = "train plain LoRA on linear modules"
 _FULL = "it holds weights that a LoRA projection never touches; train without them"
@@ -24,7 +25,7 @@ FOREIGN: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"\.lora_[AB]\.bias$"), "a bias on lora_B", _FULL),
     (re.compile(r"\.lora_diag\b"), "KaSA", _PLAIN),
     (re.compile(r"^(base_model\.model\.){2}"), "a PEFT model wrapped in another", _PEFT),
-    (re.compile(r"(^|\.)base_layer\."), "a wrapped layer (base_layer)", _PEFT),
+    (re.compile(r"(^|\.)base_layer\."), "a full weight beside a LoRA (base_layer)", _UNEMBEDDED),
     (re.compile(r"\.lora_[AB]\.[^.]+\.weight$"), "a key with the adapter's name in it", _PEFT),
     (re.compile(r"^lora_(unet|te\d?|transformer|llm)_"), "kohya's format", _CONVERT),
     (re.compile(r"\.lora_(up|down|mid)\.weight$|\.alpha$"), "kohya's format", _CONVERT),

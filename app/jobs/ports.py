@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from app.domain.adapter import FileEntry, StoredAdapter
+from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter
 from app.domain.checkpoint import Checkpoint
 from app.domain.job import Fault, Job, JobEvent, JobKind, JobResult, JobStatus
 
@@ -37,7 +37,7 @@ class Records(Protocol):
     def adapter(self, adapter_id: str) -> StoredAdapter:
         """Raises AdapterNotFound."""
 
-    def adapters(self, *, limit: int, cursor: str | None) -> Page[StoredAdapter]:
+    def adapters(self, *, limit: int, cursor: str | None) -> Page[ListedAdapter]:
         """Raises InvalidField(field="cursor") for a cursor we did not make."""
 
     def add_job(self, job: Job, idempotency: IdempotencyKey | None) -> Job:
@@ -73,7 +73,10 @@ class Records(Protocol):
         """
 
     def release(self, job_id: str, *, fence: int) -> None:
-        """Give a running job back: queued again, the attempt not counted. Raises LeaseLost."""
+        """Give a running job back: queued again, the attempt not counted. Raises LeaseLost.
+
+        It is found again by `take_orphans`, each time in a row after a longer pause.
+        """
 
     def finish(
         self,
@@ -92,8 +95,17 @@ class Records(Protocol):
         Raises JobNotFound, JobAlreadyFinished.
         """
 
-    def orphans(self, *, queued_for_s: float) -> list[str]:
-        """Ids of jobs that the queue may have lost: queued for that long, or lease run out."""
+    def count_queued(self) -> int:
+        """How many jobs are queued."""
+
+    def take_orphans(
+        self, *, queued_for_s: float, queue_is_short: bool
+    ) -> list[tuple[str, JobKind]]:
+        """Ids and kinds of jobs to send again, oldest first; each is given to one caller only.
+
+        Those that run with their lease run out, and, where the queue holds fewer messages than
+        there are queued jobs, those sent longer ago than `queued_for_s`.
+        """
 
     def check(self) -> None:
         """Raises Unavailable when the database does not answer or its schema is not current."""
@@ -121,6 +133,9 @@ class Queue(Protocol):
     def send(self, job_id: str, kind: JobKind) -> None:
         """Raises Unavailable when the broker does not answer."""
 
+    def depth(self) -> int:
+        """How many messages wait for a worker. Raises Unavailable."""
+
     def check(self) -> None:
         """Raises Unavailable."""
 
@@ -136,6 +151,9 @@ class Events(Protocol):
 
         Raises Unavailable.
         """
+
+    async def last(self, job_id: str) -> JobEvent | None:
+        """The newest event, None where there is no stream. Raises Unavailable."""
 
 
 class Models(Protocol):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -74,4 +75,11 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["plain"] = plain_markdown
     return environment.get_template(name)
+
+
+def plain_markdown(text: str) -> str:
+    """Text that Markdown shows as it stands: one line, nothing in it is markup or HTML."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]<>()#|~!&])", r"\\\1", line)

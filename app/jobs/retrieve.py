@@ -52,8 +52,7 @@ async def follow(
 ) -> AsyncIterator[JobEvent]:
     """The job's events after the id `after`, as they come, up to its final one.
 
-    When the stream was lost, the record alone gives the final event (with the id it was asked
-    from, so that a client which resumes asks for the same again).
+    Where the stream or its last event was lost, the record gives the final event.
     """
     while True:
         job = await asyncio.to_thread(records.job, job_id)
@@ -64,16 +63,28 @@ async def follow(
             if event.name in FINAL:
                 return
         if job.is_final and not news:
-            yield JobEvent(after, job.status, {"status": job.status})
+            yield JobEvent(_final_id(job), job.status, {"status": job.status})
             return
 
 
 async def is_told(job_id: str, after: str, records: Records, events: Events) -> bool:
-    """Whether a client that has seen `after` has seen the final event. Raises JobNotFound."""
+    """Whether the event `after`, which a client has seen, was the final one. Raises JobNotFound."""
     job = await asyncio.to_thread(records.job, job_id)
     if after == "0" or not job.is_final:
         return False
-    return not await _news(events, job_id, after, 0)
+    if after == _final_id(job):
+        return True
+    try:
+        last = await events.last(job_id)
+    except Unavailable:
+        return False
+    return last is not None and last.name in FINAL and last.id == after
+
+
+def _final_id(job: Job) -> str:
+    """The id of a final event that only the record knows, in the form of a stream's ids."""
+    ended = job.finished_at or job.created_at
+    return f"{int(ended.timestamp() * 1000)}-0"
 
 
 async def _news(events: Events, job_id: str, after: str, seconds: float) -> list[JobEvent]:

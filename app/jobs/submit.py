@@ -59,7 +59,7 @@ def submit(
     job = records.add_job(wanted, idempotency)
     if job.id == wanted.id:
         events.publish(job.id, "queued", {"status": "queued"})
-        enqueue(job, queue)
+        enqueue(job.id, job.kind, queue)
     return job
 
 
@@ -74,6 +74,9 @@ def check_patch(
     modules: Sequence[StoredModule], base: Checkpoint, chat: Checkpoint, request: JobRequest
 ) -> None:
     """The adapter fits both models, and the selection fits the adapter."""
+    if base.folder == chat.folder:
+        reason = "is the same model as base_model, so there is no alignment to compare with"
+        raise InvalidField(field="chat_model", reason=reason)
     check_fit(modules, base, chat, request.base_model, request.chat_model)
     select = request.method.select
     if select.by == "count" and select.value is not None and select.value > len(modules):
@@ -81,20 +84,25 @@ def check_patch(
         raise InvalidField(field="method.select.value", reason=reason)
 
 
-def enqueue(job: Job, queue: Queue) -> None:
+def enqueue(job_id: str, kind: JobKind, queue: Queue) -> None:
     """Hand a kept job to the workers; the reconciler repairs what the broker does not take."""
     try:
-        queue.send(job.id, job.kind)
+        queue.send(job_id, kind)
     except Unavailable as error:
-        logger.warning("job %s stays queued in the database: %s", job.id, error)
+        logger.warning("job %s stays queued in the database: %s", job_id, error)
 
 
 def reconcile(records: Records, queue: Queue, *, queued_for_s: float) -> list[str]:
-    """Enqueue again what the queue may have lost; a job sent twice still runs once at a time."""
-    orphans = records.orphans(queued_for_s=queued_for_s)
-    for job_id in orphans:
-        enqueue(records.job(job_id), queue)
-    return orphans
+    """Enqueue again what the queue may have lost; the ids. Raises Unavailable.
+
+    A job sent twice still runs once at a time. A backlog is not sent again and again: only a queue
+    with fewer messages than there are queued jobs has lost any.
+    """
+    short = queue.depth() < records.count_queued()
+    orphans = records.take_orphans(queued_for_s=queued_for_s, queue_is_short=short)
+    for job_id, kind in orphans:
+        enqueue(job_id, kind, queue)
+    return [job_id for job_id, _ in orphans]
 
 
 def _new_job(request: JobRequest) -> Job:

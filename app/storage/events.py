@@ -65,6 +65,15 @@ class RedisEvents:
             raise Unavailable(part="broker") from error
         return [_event(*entry) for entry in _entries(answer)]
 
+    async def last(self, job_id: str) -> JobEvent | None:
+        """The newest event, None where there is no stream. Raises Unavailable."""
+        try:
+            async with self._reader(0) as client:
+                found: Any = await client.xrevrange(self._stream(job_id), count=1)
+        except (RedisError, OSError) as error:
+            raise Unavailable(part="broker") from error
+        return _event(*found[0]) if found else None
+
     async def aclose(self) -> None:
         """Close the publisher's connections."""
         self.close()

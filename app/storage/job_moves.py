@@ -17,10 +17,13 @@ from sqlalchemy import (
 )
 
 from app.domain.errors import JobAlreadyFinished, JobNotFound, LeaseLost
-from app.domain.job import FINAL, Fault, Job, JobResult, JobStatus
+from app.domain.job import FINAL, Fault, Job, JobKind, JobResult, JobStatus
 from app.storage.database import utc_now
 from app.storage.rows import fault_json, result_json, to_job
 from app.storage.tables import UtcDateTime, jobs
+
+FIRST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 900.0
 
 
 def find_job(connection: Connection, job_id: str) -> Job:
@@ -81,13 +84,16 @@ def heartbeat(
 
 
 def release(connection: Connection, job_id: str, *, fence: int) -> None:
-    """See `Records.release`."""
+    """See `Records.release`. Each time in a row the job rests twice as long, up to 15 minutes."""
+    releases = connection.scalar(select(jobs.c.releases).where(jobs.c.id == job_id)) or 0
+    pause_s = min(FIRST_PAUSE_S * 2.0**releases, LONGEST_PAUSE_S)
     move = (
         update(jobs)
         .where(_held(job_id, fence))
         .values(
             status="queued",
-            queued_at=utc_now(connection),
+            queued_at=utc_now(connection) + timedelta(seconds=pause_s),
+            releases=jobs.c.releases + 1,
             lease_until=None,
             attempts=jobs.c.attempts - 1,
         )
@@ -144,15 +150,24 @@ def request_cancel(connection: Connection, job_id: str) -> Job:
     return to_job(row)
 
 
-def orphans(connection: Connection, *, queued_for_s: float) -> list[str]:
-    """See `Records.orphans`; oldest first."""
+def count_queued(connection: Connection) -> int:
+    """See `Records.count_queued`."""
+    query = select(func.count()).where(jobs.c.status == "queued")
+    return int(connection.execute(query).scalar_one())
+
+
+def take_orphans(
+    connection: Connection, *, queued_for_s: float, queue_is_short: bool
+) -> list[tuple[str, JobKind]]:
+    """See `Records.take_orphans`; oldest first."""
     now = utc_now(connection)
-    forgotten = and_(
-        jobs.c.status == "queued", jobs.c.queued_at <= now - timedelta(seconds=queued_for_s)
-    )
-    lease_ran_out = and_(jobs.c.status == "running", jobs.c.lease_until <= now)
-    query = select(jobs.c.id).where(or_(forgotten, lease_ran_out)).order_by(jobs.c.seq)
-    return list(connection.scalars(query))
+    sent_long_ago = jobs.c.queued_at <= now - timedelta(seconds=queued_for_s)
+    lost = and_(jobs.c.status == "running", jobs.c.lease_until <= now)
+    if queue_is_short:
+        lost = or_(lost, jobs.c.status == "queued")
+    take = update(jobs).where(sent_long_ago, lost).values(queued_at=now)
+    rows = connection.execute(take.returning(jobs.c.seq, jobs.c.id, jobs.c.kind)).all()
+    return [(row.id, row.kind) for row in sorted(rows, key=lambda row: row.seq)]
 
 
 def _held(job_id: str, fence: int) -> ColumnElement[bool]:

@@ -3,10 +3,10 @@
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Table, select
 
 from app.domain.errors import InvalidField
 from app.jobs.ports import Page
@@ -20,15 +20,21 @@ def read_page(
     table: Table,
     to_item: Callable[[Row[Any]], T],
     *,
+    columns: Sequence[Column[Any]] = (),
     where: list[ColumnElement[bool]],
     limit: int,
     cursor: str | None,
 ) -> Page[T]:
-    """The `limit` newest rows older than `cursor`. Raises InvalidField(field="cursor")."""
+    """The `limit` newest rows older than `cursor`. Raises InvalidField(field="cursor").
+
+    `columns` (`seq` among them) are what `to_item` needs; all, if none are named.
+    """
     if cursor is not None:
         where = [*where, table.c.seq < decode_cursor(table.name, cursor)]
     # one row more than asked for tells whether there is a next page
-    query = select(table).where(*where).order_by(table.c.seq.desc()).limit(limit + 1)
+    query = (
+        select(*(columns or table.c)).where(*where).order_by(table.c.seq.desc()).limit(limit + 1)
+    )
     rows = connection.execute(query).all()
     shown = rows[:limit]
     more = len(rows) > limit and len(shown) > 0

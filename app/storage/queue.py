@@ -96,6 +96,14 @@ class CeleryQueue:
         except (KombuError, RedisError, OSError) as error:
             raise Unavailable(part="broker") from error
 
+    def depth(self) -> int:
+        """How many messages wait for a worker; kombu keeps a queue as a list of its name."""
+        try:
+            with connect(self._redis_url) as client:
+                return int(client.llen(self._queue))
+        except (RedisError, OSError) as error:
+            raise Unavailable(part="broker") from error
+
     def check(self) -> None:
         """Raises Unavailable when the broker does not answer a ping."""
         try:

@@ -5,14 +5,14 @@ from typing import Any
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.domain.adapter import StoredAdapter
+from app.domain.adapter import ListedAdapter, StoredAdapter
 from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound, Unavailable
 from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
 from app.jobs.ports import IdempotencyKey, Page
 from app.storage import job_moves, migrate
 from app.storage.database import Database, utc_now
 from app.storage.pages import read_page
-from app.storage.rows import adapter_values, job_values, to_adapter, to_job
+from app.storage.rows import adapter_values, job_values, to_adapter, to_job, to_listed_adapter
 from app.storage.tables import adapters, idempotency_keys, jobs
 
 
@@ -48,10 +48,18 @@ class SqlRecords:
             raise AdapterNotFound(adapter=adapter_id)
         return to_adapter(row)
 
-    def adapters(self, *, limit: int, cursor: str | None) -> Page[StoredAdapter]:
+    def adapters(self, *, limit: int, cursor: str | None) -> Page[ListedAdapter]:
         """Newest first. Raises InvalidField(field="cursor") for a cursor we did not make."""
         with self._database.read() as connection:
-            return read_page(connection, adapters, to_adapter, where=[], limit=limit, cursor=cursor)
+            return read_page(
+                connection,
+                adapters,
+                to_listed_adapter,
+                columns=[adapters.c[name] for name in ("seq", "id", "created_at", "summary")],
+                where=[],
+                limit=limit,
+                cursor=cursor,
+            )
 
     # ----------------------------------------------------------------------------------- jobs
     def add_job(self, job: Job, idempotency: IdempotencyKey | None) -> Job:
@@ -113,7 +121,7 @@ class SqlRecords:
             )
 
     def release(self, job_id: str, *, fence: int) -> None:
-        """Give a running job back: queued again. The attempt still counts. Raises LeaseLost."""
+        """Give a running job back: queued again, the attempt not counted. Raises LeaseLost."""
         with self._database.write() as connection:
             job_moves.release(connection, job_id, fence=fence)
 
@@ -141,10 +149,19 @@ class SqlRecords:
         with self._database.write() as connection:
             return job_moves.request_cancel(connection, job_id)
 
-    def orphans(self, *, queued_for_s: float) -> list[str]:
-        """Ids of jobs that the queue may have lost, oldest first."""
+    def count_queued(self) -> int:
+        """How many jobs are queued."""
         with self._database.read() as connection:
-            return job_moves.orphans(connection, queued_for_s=queued_for_s)
+            return job_moves.count_queued(connection)
+
+    def take_orphans(
+        self, *, queued_for_s: float, queue_is_short: bool
+    ) -> list[tuple[str, JobKind]]:
+        """Jobs that the queue may have lost, oldest first; each is given to one caller only."""
+        with self._database.write() as connection:
+            return job_moves.take_orphans(
+                connection, queued_for_s=queued_for_s, queue_is_short=queue_is_short
+            )
 
     def check(self) -> None:
         """Raises Unavailable when the database does not answer or its schema is not current."""

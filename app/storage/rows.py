@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.domain.adapter import FileEntry, StoredAdapter, StoredModule
+from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter, StoredModule
 from app.domain.job import Fault, Job, JobResult
 from app.domain.method import SafeLora, Selection
 
@@ -20,6 +20,11 @@ def adapter_values(adapter: StoredAdapter) -> Json:
         "id": adapter.id,
         "created_at": adapter.created_at,
         "files": {name: _file_json(file) for name, file in adapter.files.items()},
+        "summary": {
+            "size_bytes": adapter.size_bytes,
+            "modules": len(adapter.modules),
+            "base_model_name": adapter.base_model_name,
+        },
         "manifest": {
             "modules": [asdict(module) for module in adapter.modules],
             "dropped_keys": list(adapter.dropped_keys),
@@ -43,6 +48,11 @@ def to_adapter(row: Row[Any]) -> StoredAdapter:
     )
 
 
+def to_listed_adapter(row: Row[Any]) -> ListedAdapter:
+    """The short form in a row of `adapters`, read without its manifest."""
+    return ListedAdapter(id=row.id, created_at=row.created_at, **row.summary)
+
+
 def job_values(job: Job, *, queued_at: datetime) -> Json:
     """The columns of a job, `seq` and `lease_until` aside."""
     return {
@@ -57,6 +67,7 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "queued_at": queued_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
+        "releases": 0,
         "attempts": job.attempts,
         "fence": job.fence,
         "modules_done": job.modules_done,

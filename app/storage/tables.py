@@ -62,6 +62,7 @@ adapters = Table(
     Column("id", String(64), nullable=False, unique=True),  # SHA-256, hex
     Column("created_at", UtcDateTime, nullable=False),
     Column("files", JSON, nullable=False),  # {name: {sha256, size_bytes}}
+    Column("summary", JSON, nullable=False),  # {size_bytes, modules, base_model_name}, for listings
     # JSON, not columns, because it comes from strangers (PostgreSQL text refuses NUL) and is only
     # ever read whole
     Column("manifest", JSON, nullable=False),  # {modules, dropped_keys, base_model_name, peft_type}
@@ -80,7 +81,8 @@ jobs = Table(
     Column("chat_model", Text, nullable=False),
     Column("method", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("queued_at", UtcDateTime, nullable=False),  # when it last became queued
+    Column("queued_at", UtcDateTime, nullable=False),  # when it was last sent to the queue
+    Column("releases", Integer, nullable=False),  # how often it was given back in a row
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
     Column("lease_until", UtcDateTime),  # set while running

@@ -179,7 +179,7 @@ def test_the_exact_projector_is_the_identity_for_full_row_rank_and_says_so(
     found = projected(pair(*shape), difference(*weights(*shape)), SafeLora("exact"))
     assert torch.equal(found.c_b, pair(*shape).b.double())
     assert found.measures.cosine == pytest.approx(1.0)
-    assert found.note == IDENTITY
+    assert found.note.endswith(IDENTITY)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (40, 96), (96, 40)], ids=str)
@@ -205,6 +205,37 @@ def test_subspace_and_complement_split_the_update_in_two() -> None:
     inside = projected(lora, v, SafeLora("subspace")).c_b
     outside = projected(lora, v, SafeLora("complement")).c_b
     assert relative_error(inside + outside, lora.b.double()) < 1e-12
+
+
+def test_an_empty_complement_leaves_nothing_and_no_noise() -> None:
+    found = projected(
+        pair(16, 24), difference(*weights(16, 24)), SafeLora("complement", energy=1.0)
+    )
+    assert torch.count_nonzero(found.c_b) == 0
+    assert (found.measures.cosine, found.measures.retained_energy) == (0.0, 0.0)
+
+
+def test_a_subspace_of_every_direction_says_that_it_is_the_identity() -> None:
+    method = SafeLora("subspace", rank=300)
+    found = projected(pair(16, 24), difference(*weights(16, 24)), method)
+    assert torch.equal(found.c_b, pair(16, 24).b.double())
+    assert found.note.endswith(IDENTITY)
+
+
+def test_models_whose_shapes_differ_are_never_subtracted() -> None:
+    with pytest.raises(ValueError, match="against"):
+        difference(torch.zeros(4, 6), torch.zeros(6, 4))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e18, 1e30])
+def test_factors_of_any_size_have_the_same_cosine(scale: float) -> None:
+    lora, v = pair(64, 32), difference(*weights(64, 32))
+    scaled = LoraPair(lora.a * scale, lora.b * scale, lora.scaling)
+    for method in (SafeLora(), SafeLora("complement")):
+        expected = projected(lora, v, method).measures
+        found = projected(scaled, v, method).measures
+        assert found.cosine == pytest.approx(expected.cosine, abs=1e-5)
+        assert found.retained_energy == pytest.approx(expected.retained_energy, rel=1e-5)
 
 
 def test_a_zero_difference_is_skipped_with_its_reason() -> None:

@@ -190,6 +190,23 @@ def test_a_range_gives_that_part(
     )
 
 
+def test_the_download_is_described_without_its_bytes(
+    http: httpx.Client, done: dict[str, Any]
+) -> None:
+    path = f"/v1/jobs/{done['id']}/adapter"
+    whole, head = http.get(path), http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("content-length", "etag", "repr-digest", "accept-ranges"):
+        assert head.headers[name] == whole.headers[name]
+
+
+def test_a_patched_adapter_may_be_patched_again(http: httpx.Client, done: dict[str, Any]) -> None:
+    patched = http.get(f"/v1/jobs/{done['id']}/adapter").content
+    answer = http.post("/v1/adapters", files={"archive": ("patched.zip", patched)})
+    assert answer.status_code in (200, 201)
+    assert "safety_report.json" not in answer.json()["files"]
+
+
 def test_range_conditions_are_kept(http: httpx.Client, done: dict[str, Any]) -> None:
     path = f"/v1/jobs/{done['id']}/adapter"
     etag = http.get(path).headers["etag"]
@@ -270,6 +287,8 @@ METHOD_FAULTS = [
     ({"select": {"by": "nearest", "value": 1}}, "method.select.by"),
     ({"select": {"by": "count", "value": -1}}, "method.select.value"),
     ({"select": {"by": "count", "value": 2.5}}, "method.select.value"),
+    ({"select": {"by": "count", "value": 10**400}}, "method.select.value"),
+    ({"select": {"by": "threshold", "value": -(10**400)}}, "method.select.value"),
     ({"select": {"by": "count", "value": 7}}, "method.select.value"),
     ({"select": {"by": "fraction", "value": True}}, "method.select.value"),
     ({"select": {"threshold": 0.5, "count": 2}}, "method.select"),
@@ -303,6 +322,7 @@ def test_a_method_that_means_nothing_is_refused_by_field(
         ({"base_model": 5}, 422, "invalid-field", "base_model"),
         ({"kind": "train"}, 422, "invalid-field", "kind"),
         ({"extra": 1}, 422, "invalid-field", "extra"),
+        ({"chat_model": "base"}, 422, "invalid-field", "chat_model"),
         ({"base_model": "adapter"}, 422, "checkpoint-refused", "config.json"),
     ],
 )
@@ -336,7 +356,8 @@ def test_json_that_is_none_is_a_400_problem(http: httpx.Client) -> None:
 def other_models(model_root: Path) -> None:
     """Models that do not fit the adapter: another shape, another architecture, a broken one."""
     make_world(model_root / "gpt", "gpt2")
-    for name, key, cut in (("narrow", "q_proj", 8), ("lacking", "v_proj", None)):
+    changes = (("narrow", "q_proj", 8), ("narrower", "q_proj", 8), ("lacking", "v_proj", None))
+    for name, key, cut in changes:
         folder = model_root / name
         folder.mkdir()
         (folder / "config.json").write_bytes((model_root / "chat" / "config.json").read_bytes())
@@ -356,7 +377,7 @@ def other_models(model_root: Path) -> None:
         ({"chat_model": "narrow"}, "model-shapes-differ", "model.layers.0.self_attn.q_proj"),
         ({"chat_model": "lacking"}, "modules-not-in-model", "model.layers.1.self_attn.v_proj"),
         (
-            {"base_model": "narrow", "chat_model": "narrow"},
+            {"base_model": "narrow", "chat_model": "narrower"},
             "adapter-shapes-differ",
             "model.layers.0.self_attn.q_proj",
         ),

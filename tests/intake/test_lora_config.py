@@ -9,7 +9,7 @@ from peft import LoraConfig as PeftLoraConfig
 from app.domain.errors import ConfigRefused, Refused, TooLarge, UnsupportedAdapter
 from app.intake.limits import Limits
 from app.intake.lora_config import parse_config
-from app.intake.lora_fields import KNOWN, UNSUPPORTED
+from app.intake.lora_fields import KNOWN, NEUTRALISED, UNSUPPORTED
 from tests.intake.files import CONFIG, config_bytes
 
 
@@ -95,7 +95,12 @@ def test_an_adapter_of_another_kind_is_refused_naming_the_field(field: str, valu
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [(field, idle) for field, meant in UNSUPPORTED.items() for idle in meant.neutral],
+    [
+        (field, idle)
+        for field, meant in UNSUPPORTED.items()
+        for idle in meant.neutral
+        if idle in NEUTRALISED.get(field, meant.neutral)
+    ],
 )
 def test_a_field_that_is_not_in_use_is_kept(field: str, value: object) -> None:
     config = parse_config(config_bytes(**{field: value}))
@@ -175,3 +180,19 @@ def test_odd_configurations_raise_nothing_but_a_refusal(changes: dict[str, objec
 def test_random_bytes_raise_nothing_but_a_refusal(raw: bytes) -> None:
     with pytest.raises(Refused):
         parse_config(raw)
+
+
+@pytest.mark.parametrize("value", [False, "orthogonal"])
+def test_an_initialisation_that_could_fill_modules_nobody_screened_is_not_written_back(
+    value: object,
+) -> None:
+    config = parse_config(config_bytes(init_lora_weights=value))
+    assert "init_lora_weights" not in config.clean
+    assert config.dropped_keys == ("init_lora_weights",)
+
+
+def test_a_dropped_key_is_named_in_one_short_printable_line() -> None:
+    config = parse_config(config_bytes(**{"\x1b[2J\n## Verified safe" * 20: 1}))
+    (named,) = config.dropped_keys
+    assert named.isprintable()
+    assert len(named) <= 64

@@ -87,6 +87,22 @@ def test_waiting_ends_with_the_job_or_with_the_time(
     assert asyncio.run(scene()) == "cancelled"
 
 
+def test_a_client_that_saw_all_but_the_end_is_not_told_that_it_is_over(
+    records: SqlRecords, events: RedisEvents, own_redis: RedisServer
+) -> None:
+    """The final event was lost, or Redis is away: the record still gives it, once."""
+    job_id = ended(records)
+    events.publish(job_id, "module", {})
+    (seen,) = asyncio.run(events.read(job_id, after="0", block_s=0))
+    away = RedisEvents(own_redis.url)
+    own_redis.stop()
+    for source in (events, away):
+        assert not asyncio.run(is_told(job_id, seen.id, records, source))
+        (last,) = asyncio.run(followed(job_id, records, source, after=seen.id))
+        assert last.name == "cancelled"
+        assert asyncio.run(is_told(job_id, last.id, records, source))
+
+
 def test_a_client_that_saw_the_end_is_told_so(records: SqlRecords, events: RedisEvents) -> None:
     job_id = ended(records)
     events.publish(job_id, "running", {})

@@ -22,9 +22,13 @@ RESULT = JobResult(report=entry_of(b"report"), archive=FileEntry("b" * 64, 7))
 class ListQueue:
     """Keeps what was sent; `Queue` over a list, because these tests look at what is sent."""
 
-    def __init__(self, *, away: bool = False) -> None:
+    def __init__(self, *, away: bool = False, holds: int = 0) -> None:
         self.sent: list[str] = []
         self.away = away
+        self.holds = holds
+
+    def depth(self) -> int:
+        return self.holds
 
     def send(self, job_id: str, kind: str) -> None:
         if self.away:
@@ -246,3 +250,9 @@ def test_the_reconciler_survives_a_broker_that_is_away(records: SqlRecords) -> N
     job = a_kept_job(records)
     assert reconcile(records, ListQueue(away=True), queued_for_s=0) == [job.id]
     assert records.job(job.id).status == "queued"
+
+
+def test_a_backlog_that_the_queue_still_holds_is_not_sent_again(records: SqlRecords) -> None:
+    backlog = [a_kept_job(records).id for _ in range(3)]
+    assert reconcile(records, ListQueue(holds=3), queued_for_s=0) == []
+    assert reconcile(records, ListQueue(holds=2), queued_for_s=0) == backlog

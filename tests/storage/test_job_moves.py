@@ -167,7 +167,7 @@ def test_a_finished_job_is_left_alone(records: SqlRecords, status: JobStatus) ->
     job = claimed(records, a_kept_job(records).id, lease_s=RAN_OUT_S)
     done = records.finish(job.id, fence=job.fence, status=status)
     assert records.claim(job.id, lease_s=60) is None
-    assert records.orphans(queued_for_s=-1) == []
+    assert records.take_orphans(queued_for_s=-1, queue_is_short=True) == []
     with pytest.raises(LeaseLost):
         records.finish(job.id, fence=job.fence, status="failed")
     with pytest.raises(JobAlreadyFinished, match=status):
@@ -201,12 +201,24 @@ def test_orphans_are_jobs_long_queued_or_with_their_lease_run_out(records: SqlRe
     queued = a_kept_job(records).id
     lost = claimed(records, a_kept_job(records).id, lease_s=RAN_OUT_S).id
     claimed(records, a_kept_job(records).id)
-    assert records.orphans(queued_for_s=-1) == [queued, lost]
-    assert records.orphans(queued_for_s=60) == [lost]
+    assert records.take_orphans(queued_for_s=60, queue_is_short=True) == []
+    assert records.take_orphans(queued_for_s=0, queue_is_short=False) == [(lost, "patch")]
+    found = records.take_orphans(queued_for_s=0, queue_is_short=True)
+    assert found == [(queued, "patch"), (lost, "patch")]
+    assert records.take_orphans(queued_for_s=60, queue_is_short=True) == []  # somebody has them
+    assert records.count_queued() == 1
+
+
+def test_a_job_given_back_again_and_again_rests_longer_each_time(records: SqlRecords) -> None:
+    job_id = a_kept_job(records).id
+    for _ in range(4):  # rests of 5, 10, 20 and 40 seconds
+        records.release(job_id, fence=claimed(records, job_id).fence)
+    assert records.take_orphans(queued_for_s=-35, queue_is_short=True) == []
+    assert records.take_orphans(queued_for_s=-45, queue_is_short=True) == [(job_id, "patch")]
 
 
 def test_a_job_just_released_has_not_been_queued_for_long(records: SqlRecords) -> None:
     old = a_kept_job(records)
     job = claimed(records, old.id)
     records.release(job.id, fence=job.fence)
-    assert records.orphans(queued_for_s=30) == []
+    assert records.take_orphans(queued_for_s=30, queue_is_short=True) == []

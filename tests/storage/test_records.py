@@ -142,7 +142,12 @@ def test_adapters_are_listed_newest_first(records: SqlRecords) -> None:
         records.add_adapter(adapter)
     first = records.adapters(limit=2, cursor=None)
     rest = records.adapters(limit=2, cursor=first.cursor)
-    assert [*first.items, *rest.items] == adapters[::-1]
+    listed = [*first.items, *rest.items]
+    assert [item.id for item in listed] == [adapter.id for adapter in adapters[::-1]]
+    assert [(item.modules, item.size_bytes) for item in listed] == [
+        (len(adapter.modules), adapter.size_bytes) for adapter in adapters[::-1]
+    ]
+    assert listed[0].base_model_name == adapters[-1].base_model_name
 
 
 def test_jobs_are_listed_by_status_and_kind(records: SqlRecords) -> None:

@@ -1,6 +1,7 @@
 """The whole pipeline on real models and adapters, against the dense float64 reference."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from app.domain.method import PROJECTORS, SafeLora, Selection
 from app.domain.report import Report
 from app.intake.checkpoint import read_checkpoint
 from app.intake.manifest import read_manifest
+from app.jobs.render import plain_markdown
 from tests.alignment import reference
 from tests.factory import World, dense_weight, make_world
 from workers.output import write_patched_adapter, zip_adapter
@@ -214,8 +216,67 @@ def test_the_adapters_own_readme_gets_a_section(llama_world: World, tmp_path: Pa
     world = World(llama_world.base, llama_world.chat, adapter, "llama")
     run(world, SafeLora(), tmp_path / "out")
     readme = (tmp_path / "out" / README_FILE).read_text()
-    assert readme.startswith("---\nlicense: mit\n---\n# Mine\n\n## Safety patch\n")
+    assert readme.startswith("---\nlicense: mit\n---\n## Safety patch\n")
+    assert readme.endswith("\n# Mine\n")
     assert "model.layers.0.self_attn.q_proj" in readme
+
+
+@pytest.mark.parametrize("own", ["<!-- and no end", "```\nand no end", "# A\r\n\r\nb\r\n"])
+def test_an_adapters_readme_cannot_swallow_or_change_the_section(
+    llama_world: World, tmp_path: Path, own: str
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        (adapter / name).write_bytes((llama_world.adapter / name).read_bytes())
+    (adapter / README_FILE).write_bytes(own.encode())
+    world = World(llama_world.base, llama_world.chat, adapter, "llama")
+    run(world, SafeLora(), tmp_path / "out")
+    readme = (tmp_path / "out" / README_FILE).read_bytes().decode()
+    assert readme.startswith("## Safety patch\n")
+    assert readme.endswith(own)
+
+
+def test_what_a_stranger_wrote_is_no_markup_in_our_section() -> None:
+    assert plain_markdown("a\n\n## Safe <!-- [x](y) `z`") == (
+        r"a \#\# Safe \<\!-- \[x\]\(y\) \`z\`"
+    )
+
+
+def test_a_half_precision_candidate_too_large_for_its_dtype_matters_only_if_chosen(
+    tmp_path: Path,
+) -> None:
+    world = make_world(tmp_path / "w", adapter_dtype=torch.float16, target_modules=["q_proj"])
+    scale = load_file(world.chat / "model.safetensors")
+    for name in (f"{Q0}.weight",):
+        scale[name] = scale[name] + torch.randn_like(scale[name]) * 1e7
+    save_file(scale, world.chat / "model.safetensors", {"format": "pt"})
+    report = run(world, SafeLora(select=Selection("count", 0)), tmp_path / "none")
+    assert report.summary.projected == 0
+    with pytest.raises(NonFiniteTensor) as caught:
+        run(world, SafeLora(select=Selection("all", None)), tmp_path / "all")
+    assert caught.value.facts["source"] == "patched adapter"
+
+
+def test_a_dtype_too_coarse_for_the_projected_factor_is_told(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w", adapter_dtype=torch.float16)
+    tensors = load_file(world.adapter / WEIGHTS_FILE)
+    small = {n: t * 1e-5 if "lora_B" in n else t for n, t in tensors.items()}
+    save_file(small, world.adapter / WEIGHTS_FILE, {"format": "pt"})
+    report = run(world, SafeLora(select=Selection("all", None)), tmp_path / "out")
+    assert any("too coarse" in warning for warning in report.warnings)
+
+
+def test_another_chat_model_than_the_adapter_names_is_told(
+    llama_world: World, tmp_path: Path
+) -> None:
+    inputs = given(llama_world, SafeLora())
+    other = NamedCheckpoint("org/other", inputs.chat.checkpoint)
+    (tmp_path / "out").mkdir()
+    report = write_patched_adapter(
+        replace(inputs, chat=other), tmp_path / "out", threads=1, on_module=lambda _: None
+    )
+    assert any("org/chat" in w and "org/other" in w for w in report.warnings)
 
 
 def test_unknown_config_keys_are_left_out_and_named(llama_world: World, tmp_path: Path) -> None:
