@@ -88,11 +88,14 @@ class OpenCheckpoint:
     checkpoint: Checkpoint
     _descriptors: dict[Path, int] = field(default_factory=dict)
 
-    def weight(self, name: str) -> FileWeight:
-        stored = self.checkpoint.tensors[name]
+    def weight(self, module: str) -> FileWeight:
+        """The weight of a module by its full name. Raises KeyError."""
+        stored = self.checkpoint.weight(module)
+        if stored is None:
+            raise KeyError(module)
         if stored.file not in self._descriptors:
             self._descriptors[stored.file] = os.open(stored.file, os.O_RDONLY)
-        return FileWeight(name, stored.entry, self._descriptors[stored.file])
+        return FileWeight(stored.entry.name, stored.entry, self._descriptors[stored.file])
 
     def close(self) -> None:
         while self._descriptors:
@@ -109,9 +112,10 @@ class ModelPair:
 
     def difference(self, module: LoraModule) -> Difference:
         """`V` of one module, joined by its full name."""
-        name = f"{module.name}.weight"
         transposed = is_stored_transposed(self.chat.checkpoint.model_type, module.name)
-        return Difference(self.chat.weight(name), self.base.weight(name), transposed, self.pool)
+        return Difference(
+            self.chat.weight(module.name), self.base.weight(module.name), transposed, self.pool
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from app.domain.checkpoint import Checkpoint
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import SafeLora
 from app.domain.report import ModelReference, Report
-from workers.checkpoints import ModelPair, OpenCheckpoint, finite, open_pair, read_tensor
+from workers.checkpoints import ModelPair, finite, open_pair, read_tensor
 from workers.patched_weights import PatchedWeights, patched_weights
 from workers.reporting import Outcome, Scored, build_report
 
@@ -100,7 +100,7 @@ def _project(
     try:
         return project(LoraPair(a, b, module.scaling), models.difference(module), method)
     except DifferenceNotFinite:
-        raise _culprit(models, f"{module.name}.weight") from None
+        raise _culprit(models, module.name) from None
 
 
 def _factor(weights: PatchedWeights, entry: TensorEntry) -> Tensor:
@@ -111,17 +111,14 @@ def _factor(weights: PatchedWeights, entry: TensorEntry) -> Tensor:
     return tensor
 
 
-def _culprit(models: ModelPair, name: str) -> NonFiniteTensor:
+def _culprit(models: ModelPair, module: str) -> NonFiniteTensor:
     """Which of the two models' weights holds the NaN or infinity."""
 
-    def is_finite(model: OpenCheckpoint) -> bool:
-        weight = model.weight(name)
-        return bool(torch.isfinite(read_tensor(weight.descriptor, weight.entry)).all())
-
     for source, model in (("chat model", models.chat), ("base model", models.base)):
-        if not is_finite(model):
-            return NonFiniteTensor(tensor=name, source=source)
-    return NonFiniteTensor(tensor=name, source="difference between chat and base model")
+        weight = model.weight(module)
+        if not bool(torch.isfinite(read_tensor(weight.descriptor, weight.entry)).all()):
+            return NonFiniteTensor(tensor=weight.name, source=source)
+    return NonFiniteTensor(tensor=f"{module}.weight", source="difference of chat and base model")
 
 
 def _chosen(outcomes: list[Outcome], method: SafeLora) -> frozenset[int]:

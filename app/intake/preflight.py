@@ -36,12 +36,11 @@ def check_fit(
 def _check_weights(
     modules: Sequence[StoredModule], checkpoint: Checkpoint, field: str, model_id: str
 ) -> None:
-    missing = [m.name for m in modules if _weight_name(m) not in checkpoint.tensors]
-    if missing:
+    found = {module.name: checkpoint.weight(module.name) for module in modules}
+    if missing := [name for name, weight in found.items() if weight is None]:
         raise ModulesNotInModel(field=field, model=model_id, modules=missing)
-    for module in modules:
-        weight = checkpoint.tensors[_weight_name(module)]
-        if fault := _weight_fault(weight):
+    for weight in found.values():
+        if weight and (fault := _weight_fault(weight)):
             raise CheckpointRefused(
                 field=field, model=model_id, file=weight.file.name, reason=fault
             )
@@ -78,9 +77,6 @@ def _expected(base: Checkpoint, module: StoredModule) -> tuple[int, ...]:
     return module.d_out, module.d_in
 
 
-def _weight_name(module: StoredModule) -> str:
-    return f"{module.name}.weight"
-
-
 def _shape(checkpoint: Checkpoint, module: StoredModule) -> tuple[int, ...]:
-    return checkpoint.tensors[_weight_name(module)].entry.shape
+    weight = checkpoint.weight(module.name)
+    return weight.entry.shape if weight else ()

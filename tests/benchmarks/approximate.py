@@ -102,7 +102,7 @@ def plain_read(models: ModelPair, i: int, buffers: list[Tensor]) -> None:
     """The same bytes into memory that is there already, and nothing else; one thread a model."""
 
     def read(model: object, out: Tensor) -> None:
-        weight = model.weight(f"{i}.weight")
+        weight = model.weight(str(i))
         view, offset = as_bytes(out), weight.entry.begin
         while view:
             count = os.preadv(weight.descriptor, [view], offset)
@@ -119,7 +119,7 @@ def plain_read(models: ModelPair, i: int, buffers: list[Tensor]) -> None:
 
 
 def whole(model: object, i: int) -> Tensor:
-    weight = model.weight(f"{i}.weight")
+    weight = model.weight(str(i))
     out = torch.empty(weight.shape, dtype=weight.dtype)
     weight.read_rows(0, out)
     return out

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.domain.errors import MissingFile, PickleRefused, UnsafeArchive
+from app.domain.errors import InvalidField, PickleRefused, UnsafeArchive
 from app.intake.opened import open_adapter
 from tests.intake.files import GOOD_FILES, GOOD_WEIGHTS, Q_PROJ, adapter, tarred, zipped
 
@@ -23,7 +23,7 @@ def test_an_archive_is_unpacked_and_removed_afterwards(raw: bytes, tmp_path: Pat
 
 
 def test_neither_nor_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile, match="nothing"), open_adapter(tmp_path / "nothing"):
+    with pytest.raises(InvalidField, match="nothing"), open_adapter(tmp_path / "nothing"):
         pass
     (tmp_path / "w.safetensors").write_bytes(GOOD_WEIGHTS)
     with pytest.raises(UnsafeArchive), open_adapter(tmp_path / "w.safetensors"):

@@ -186,6 +186,26 @@ def test_peft_computes_the_chat_model_plus_the_projected_update(
         )
 
 
+@pytest.mark.parametrize("saved", [("base",), ("chat",), ("base", "chat")], ids=str)
+def test_a_checkpoint_saved_without_its_head_has_the_same_modules(
+    worlds: dict[str, World], saved: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As the original GPT-2 was saved: `h.0...` instead of `transformer.h.0...`."""
+    world = worlds["gpt2 with Conv1D"]
+    folders = {"base": world.base, "chat": world.chat}
+    for part in saved:
+        target = tmp_path / part
+        target.mkdir()
+        (target / "config.json").write_bytes((folders[part] / "config.json").read_bytes())
+        tensors = load_file(folders[part] / "model.safetensors")
+        bare = {name.removeprefix("transformer."): t for name, t in tensors.items()}
+        save_file(bare, target / "model.safetensors", {"format": "pt"})
+        folders[part] = target
+    bare_world = World(folders["base"], folders["chat"], world.adapter, "gpt2")
+    report = run(bare_world, SafeLora(), tmp_path / "bare")
+    assert report.layers == run(world, SafeLora(), tmp_path / "full").layers
+
+
 def test_the_result_is_a_peft_folder_with_untouched_parts_byte_for_byte(
     llama_world: World, tmp_path: Path
 ) -> None:
