@@ -69,11 +69,15 @@ def _exec(command: list[str]) -> None:
 
 def _guard(command: list[str], parent: int) -> int:
     """Waits for the command; kills the whole group, itself with it, once the parent is gone."""
+    # Held back until the handlers stand: else a signal right after the fork would kill only us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         _exec(command)
     for number in _PASSED_ON:
         signal.signal(number, lambda received, _frame: os.kill(child, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
 
     def look(_number: int, _frame: object) -> None:
         if os.getppid() != parent:
