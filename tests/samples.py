@@ -16,7 +16,7 @@ from app.domain.adapter import (
     adapter_id,
 )
 from app.domain.job import Job
-from app.domain.method import SafeLora, Selection
+from app.domain.method import Method, Selection
 from app.storage.records import SqlRecords
 
 
@@ -41,7 +41,7 @@ def a_job(adapter: StoredAdapter, **changes: Any) -> Job:
         adapter=adapter.id,
         base_model="org/base",
         chat_model="org/chat",
-        method=SafeLora(projector="subspace", energy=0.8, select=Selection("count", 3.0)),
+        method=Method(projector="subspace", energy=0.8, select=Selection("count", 3.0)),
         created_at=datetime.now(UTC),
     )
     return replace(job, **changes)

@@ -1,16 +1,16 @@
-"""A patch job's work: fetch the adapter, patch it, publish report and archive."""
+"""The work of a patch or score job: fetch the adapter, examine it, publish what came of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.domain.adapter import REPORT_FILE, AdapterManifest
+from app.domain.adapter import REPORT_FILE, AdapterManifest, FileEntry
 from app.domain.job import Job, JobResult
 from app.intake.manifest import read_manifest
 from app.intake.preflight import check_fit
 from app.jobs.adapters import stored_modules
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
-from workers.output import file_entry, write_patched_adapter, zip_adapter
+from workers.output import file_entry, write_patched_adapter, write_score, zip_adapter
 from workers.pipeline import NamedCheckpoint, PatchInput, Progress
 
 
@@ -25,16 +25,20 @@ class PatchJob:
     def run(self, job: Job, lease: Lease) -> JobResult:
         """Raises what patching and storing raise, and `Stopped` where the lease says so."""
         given = self._input(job)
-        out = self.folder / "patched"
+        out = self.folder / "out"
         out.mkdir()
 
         def on_module(progress: Progress) -> None:
             event = {"module": progress.module, "cosine": progress.cosine}
             lease.progress(progress.done, progress.total, event)
 
-        write_patched_adapter(given, out, threads=self.threads, on_module=on_module)
-        archive = self.folder / "patched.zip"
-        zip_adapter(out, archive)
+        archive = None
+        if job.kind == "score":
+            write_score(given, out, threads=self.threads, on_module=on_module)
+        else:
+            write_patched_adapter(given, out, threads=self.threads, on_module=on_module)
+            archive = self.folder / "patched.zip"
+            zip_adapter(out, archive)
         lease.check()
         return self._publish(out / REPORT_FILE, archive)
 
@@ -59,8 +63,10 @@ class PatchJob:
     def _model(self, model_id: str, field: str) -> NamedCheckpoint:
         return NamedCheckpoint(model_id, self.models.checkpoint(model_id, field=field))
 
-    def _publish(self, report: Path, archive: Path) -> JobResult:
-        result = JobResult(report=file_entry(report), archive=file_entry(archive))
-        self.artifacts.put(report, result.report)
-        self.artifacts.put(archive, result.archive)
-        return result
+    def _publish(self, report: Path, archive: Path | None) -> JobResult:
+        return JobResult(self._stored(report), None if archive is None else self._stored(archive))
+
+    def _stored(self, path: Path) -> FileEntry:
+        file = file_entry(path)
+        self.artifacts.put(path, file)
+        return file

@@ -5,6 +5,7 @@ large the adapter is. When the modules are chosen, their ranges are copied over 
 original: every other byte stays as it came.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -27,13 +28,17 @@ class PatchedWeights:
     source: int  # descriptor of the original
     scratch: int  # descriptor
 
-    def propose(self, place: TensorEntry, c_b: Tensor) -> float:
-        """Keep `c_b`, rounded once to the adapter's own dtype; the relative error of that."""
+    def propose(self, place: TensorEntry, c_b: Tensor) -> float | None:
+        """Keep `c_b`, rounded once to the adapter's own dtype; the relative error of that.
+
+        None where it is too large for that dtype; `publish` refuses it if it is chosen.
+        """
         rounded = c_b.to(TORCH_DTYPES[place.dtype])
         write_exactly(self.scratch, place.begin, rounded)
         norm = torch.linalg.vector_norm
         whole = float(norm(c_b, dtype=torch.float64))
-        return float(norm(rounded.double() - c_b.double())) / whole if whole else 0.0
+        error = float(norm(rounded.double() - c_b.double())) / whole if whole else 0.0
+        return error if math.isfinite(error) else None
 
     def publish(self, chosen: Iterable[TensorEntry], out: Path) -> None:
         """Write the original with the `chosen` tensors replaced by their candidates.

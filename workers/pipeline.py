@@ -9,13 +9,13 @@ from torch import Tensor
 
 from app.alignment.blocks import torch_threads
 from app.alignment.lora import LoraPair
-from app.alignment.projection import DifferenceNotFinite, Projected, Skipped, project
-from app.alignment.selection import select
+from app.alignment.projection import DifferenceNotFinite, Skipped, project
+from app.alignment.replacement import distance_figure, replacement
 from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, TensorEntry
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import NonFiniteTensor
-from app.domain.method import SafeLora
-from app.domain.report import ModelReference, Report
+from app.domain.method import Method
+from app.domain.report import ModelReference, Report, ReportKind
 from workers.checkpoints import ModelPair, finite, open_pair, read_tensor
 from workers.patched_weights import PatchedWeights, patched_weights
 from workers.reporting import Outcome, Scored, build_report
@@ -42,7 +42,7 @@ class PatchInput:
     manifest: AdapterManifest
     base: NamedCheckpoint
     chat: NamedCheckpoint
-    method: SafeLora
+    method: Method
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,34 @@ def patch(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) ->
     `on_module` is called after each module and may raise (`Stopped`) to end the work. Raises
     NonFiniteTensor, naming the tensor, for NaN or infinity in the adapter or in a model.
     """
-    modules = given.manifest.modules
+    with patched_weights(given.folder / WEIGHTS_FILE, out) as weights:
+        report = _examined(given, weights, "patch", threads, on_module)
+        chosen = {layer.module for layer in report.layers if layer.decision == "projected"}
+        places = [module.lora_b for module in given.manifest.modules if module.name in chosen]
+        weights.publish(places, out / WEIGHTS_FILE)
+    return report
+
+
+def score(given: PatchInput, work: Path, *, threads: int, on_module: OnModule) -> Report:
+    """The report that `patch` would give, and nothing else; `work` is for a scratch file."""
+    with patched_weights(given.folder / WEIGHTS_FILE, work) as weights:
+        return _examined(given, weights, "score", threads, on_module)
+
+
+def _examined(
+    given: PatchInput,
+    weights: PatchedWeights,
+    kind: ReportKind,
+    threads: int,
+    on_module: OnModule,
+) -> Report:
     with (
         torch_threads(1),
         open_pair(given.chat.checkpoint, given.base.checkpoint, threads=threads) as models,
-        patched_weights(given.folder / WEIGHTS_FILE, out) as weights,
     ):
         outcomes = list(_outcomes(given, models, weights, on_module))
-        chosen = _chosen(outcomes, given.method)
-        weights.publish([modules[i].lora_b for i in sorted(chosen)], out / WEIGHTS_FILE)
     references = (given.base.reference, given.chat.reference)
-    return build_report(given.manifest, *references, given.method, outcomes, chosen)
+    return build_report(given.manifest, *references, given.method, outcomes, kind)
 
 
 def _outcomes(
@@ -82,25 +99,30 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     modules = given.manifest.modules
     for done, module in enumerate(modules, start=1):
-        found = _project(module, models, weights, given.method)
-        outcome: Outcome = found if isinstance(found, Skipped) else _scored(module, found, weights)
+        outcome = _outcome(module, models, weights, given.method)
         yield outcome
         on_module(Progress(done, len(modules), module.name, outcome.cosine))
 
 
-def _scored(module: LoraModule, found: Projected, weights: PatchedWeights) -> Scored:
-    rounding = weights.propose(module.lora_b, found.c_b)
-    return Scored(found.measures, found.alignment_norm, found.note, rounding)
-
-
-def _project(
-    module: LoraModule, models: ModelPair, weights: PatchedWeights, method: SafeLora
-) -> Projected | Skipped:
+def _outcome(
+    module: LoraModule, models: ModelPair, weights: PatchedWeights, method: Method
+) -> Outcome:
     a, b = (_factor(weights, entry) for entry in (module.lora_a, module.lora_b))
+    pair = LoraPair(a, b, module.scaling)
     try:
-        return project(LoraPair(a, b, module.scaling), models.difference(module), method)
+        found = project(pair, models.difference(module), method)
     except DifferenceNotFinite:
         raise _culprit(models, module.name) from None
+    if isinstance(found, Skipped):
+        return found
+    final = replacement(pair, found, method)
+    return Scored(
+        measures=found.measures,
+        alignment_norm=found.alignment_norm,
+        note=found.note,
+        rounding=weights.propose(module.lora_b, final),
+        pdst_if_selected=distance_figure(final, found.c_b),
+    )
 
 
 def _factor(weights: PatchedWeights, entry: TensorEntry) -> Tensor:
@@ -119,10 +141,3 @@ def _culprit(models: ModelPair, module: str) -> NonFiniteTensor:
         if not bool(torch.isfinite(read_tensor(weight.descriptor, weight.entry)).all()):
             return NonFiniteTensor(tensor=weight.name, source=source)
     return NonFiniteTensor(tensor=f"{module}.weight", source="difference of chat and base model")
-
-
-def _chosen(outcomes: list[Outcome], method: SafeLora) -> frozenset[int]:
-    """Indexes of the modules to project; a skipped module is never among them."""
-    scored = [(i, o.cosine) for i, o in enumerate(outcomes) if isinstance(o, Scored)]
-    picked = select([cosine for _, cosine in scored], method.select)
-    return frozenset(scored[i][0] for i in picked)

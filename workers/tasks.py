@@ -11,6 +11,14 @@ def patch(job_id: str) -> str | None:
     return runtime().run(job_id)
 
 
+@app.task(name="adapter_safety.score")  # type: ignore[untyped-decorator] # because celery has no types
+def score(job_id: str) -> str | None:
+    """Run a score job."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
 def warm_up() -> None:
     """Import what jobs need, in the child."""
     from workers.runtime import runtime

@@ -11,12 +11,10 @@ from app.alignment.blocks import torch_threads
 from app.alignment.difference import Difference
 from app.alignment.lora import LoraPair, Measures, measure, update_norm
 from app.alignment.subspace import Spectrum, project_onto, spectrum
-from app.domain.method import SafeLora
+from app.domain.method import Method
+from app.domain.report import IDENTITY, ZERO_ALIGNMENT, ZERO_UPDATE
 
-IDENTITY = "this projector is the identity here and changes nothing"
 NOISE = 1e-12  # relative; float64 rounding through a few thousand directions stays below it
-ZERO_UPDATE = "the update is zero, so it has no cosine"
-ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment to compare with"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class DifferenceNotFinite(ValueError):
     """`V` holds NaN or infinity; the caller knows the files and names the tensor."""
 
 
-def project(pair: LoraPair, v: Difference, method: SafeLora) -> Projected | Skipped:
+def project(pair: LoraPair, v: Difference, method: Method) -> Projected | Skipped:
     """Apply the method's projector to one module (Safe LoRA, arXiv 2405.16833; see the formulas in
     `approximate` and `subspace`).
 
@@ -60,7 +58,7 @@ def project(pair: LoraPair, v: Difference, method: SafeLora) -> Projected | Skip
     return Projected(c_b, alignment_norm, measure(pair, c_b), note)
 
 
-def _apply(v: Difference, b: Tensor, method: SafeLora) -> tuple[Tensor, float, str]:
+def _apply(v: Difference, b: Tensor, method: Method) -> tuple[Tensor, float, str]:
     """`(C B, ||V||_F, note)`."""
     if method.projector == "approximate":
         return *apply_approximate(v, b), ""
@@ -83,7 +81,7 @@ def _without_noise(c_b: Tensor, b: Tensor) -> Tensor:
     return c_b if left > NOISE * whole else torch.zeros_like(c_b)
 
 
-def _basis(found: Spectrum, method: SafeLora) -> Tensor:
+def _basis(found: Spectrum, method: Method) -> Tensor:
     """The directions that the projector keeps (or, for the complement, removes), `(d_out, k)`."""
     if method.projector == "exact":
         return found.basis

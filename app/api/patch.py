@@ -24,9 +24,16 @@ from app.jobs.adapters import stored_modules
 
 router = APIRouter(prefix="/v1", tags=["patch"])
 
-NUMBERS = {"energy": float, "rank": int, "threshold": float, "count": int, "fraction": float}
+NUMBERS = {
+    "energy": float,
+    "rank": int,
+    "factor": float,
+    "threshold": float,
+    "count": int,
+    "fraction": float,
+}
 SELECTIONS = ("threshold", "count", "fraction", "all")
-METHOD_FIELDS = ("projector", "energy", "rank", *SELECTIONS)
+METHOD_FIELDS = ("name", "projector", "energy", "rank", "factor", "rescale", *SELECTIONS)
 TEXT = {"type": "string"}
 PATCH_BODY: dict[str, Any] = {
     "requestBody": {
@@ -44,7 +51,9 @@ PATCH_BODY: dict[str, Any] = {
                             **TEXT,
                             "description": "the method as JSON, as in POST /v1/jobs",
                         },
+                        "name": TEXT,
                         "projector": TEXT,
+                        "rescale": TEXT,
                         **{name: {"type": "number"} for name in NUMBERS},
                         "all": {"type": "boolean"},
                     },

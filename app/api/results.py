@@ -11,8 +11,10 @@ from app.api.negotiate import report_format
 from app.api.ranges import file_response
 from app.api.services import Services, ServicesDep
 from app.domain.job import Job
+from app.domain.method import Selection, one_selection
+from app.jobs.decide import what_if
 from app.jobs.render import FORMATS
-from app.jobs.retrieve import finished_result, follow, is_told, read_report
+from app.jobs.retrieve import follow, is_told, patched_archive, read_report
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
@@ -47,6 +49,17 @@ async def stream_events(
         yield ServerSentEvent(data=event.data, event=event.name, id=event.id, retry=RETRY_MS)
 
 
+def _other_selection(
+    threshold: float | None = None,
+    count: int | None = None,
+    fraction: float | None = None,
+    all: bool = False,  # noqa: A002 because this is the query parameter's public name
+) -> Selection | None:
+    """Raises InvalidField naming the parameter."""
+    given = {"threshold": threshold, "count": count, "fraction": fraction, "all": all or None}
+    return one_selection({name: value for name, value in given.items() if value is not None})
+
+
 @router.get(
     "/report",
     responses={
@@ -59,13 +72,20 @@ async def stream_events(
 def show_report(
     job_id: str,
     services: ServicesDep,
+    other: Annotated[Selection | None, Depends(_other_selection)],
     format: str | None = None,  # noqa: A002 because this is the query parameter's public name
     accept: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """What was changed, layer by layer, and why."""
+    """What was changed, layer by layer, and why.
+
+    With `threshold`, `count`, `fraction` or `all` the stored cosines are decided anew, at once and
+    without a worker: what another selection would do.
+    """
     chosen = report_format(format, accept)
     media_type, render = FORMATS[chosen]
     report = read_report(services.records.job(job_id), services.artifacts)
+    if other is not None:
+        report = what_if(report, other).as_json()
     return Response(render(report), media_type=media_type, headers={"Vary": "Accept"})
 
 
@@ -93,7 +113,7 @@ def adapter_response(
 ) -> Response:
     """`headers` are the request's, for ranges. Raises JobNotFinished, ResultNotFound."""
     return file_response(
-        finished_result(job, "adapter").archive,
+        patched_archive(job),
         services.artifacts,
         request_headers=headers,
         media_type="application/zip",

@@ -1,14 +1,22 @@
 """What goes over the wire. Requests forbid unknown fields, so that a typing error is told."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from app.domain.adapter import ListedAdapter, StoredAdapter
 from app.domain.errors import InvalidField
 from app.domain.job import Job, JobKind, JobStatus
-from app.domain.method import DEFAULT_THRESHOLD, ProjectorName, SafeLora, SelectBy, Selection
+from app.domain.method import (
+    DEFAULT_THRESHOLD,
+    Method,
+    MethodName,
+    ProjectorName,
+    Rescale,
+    SelectBy,
+    Selection,
+)
 from app.jobs.submit import JobRequest
 
 EXAMPLE_ADAPTER = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
@@ -32,9 +40,11 @@ class SelectIn(_Request):
 
 
 class MethodIn(_Request):
-    """Safe LoRA (arXiv 2405.16833) with one of four projectors."""
+    """Safe LoRA (arXiv 2405.16833) with one of four projectors, or a baseline."""
 
-    name: Literal["safe_lora"] = "safe_lora"
+    name: MethodName = Field(
+        default="safe_lora", description="safe_lora: C B; scale: factor * B; prune: zero"
+    )
     projector: ProjectorName = "approximate"
     energy: Number | None = Field(
         default=None, description="subspace, complement: share of ||V||_F^2 to hold, 0.9 if unset"
@@ -42,13 +52,25 @@ class MethodIn(_Request):
     rank: StrictInt | None = Field(
         default=None, description="subspace, complement: number of directions instead of energy"
     )
+    factor: Number | None = Field(default=None, description="scale: in [0, 1]")
+    rescale: Rescale = Field(
+        default="none", description="safe_lora: preserve_norm brings ||dW||_F back to what it was"
+    )
     select: SelectIn = SelectIn(by="threshold", value=DEFAULT_THRESHOLD)
 
-    def to_domain(self) -> SafeLora:
+    def to_domain(self) -> Method:
         """Raises InvalidField naming `method.<field>`."""
         try:
             select = Selection(self.select.by, self.select.value)
-            return SafeLora(self.projector, self.energy, self.rank, select)
+            return Method(
+                projector=self.projector,
+                energy=self.energy,
+                rank=self.rank,
+                select=select,
+                name=self.name,
+                factor=self.factor,
+                rescale=self.rescale,
+            )
         except InvalidField as error:
             field, reason = error.facts["field"], error.facts["reason"]
             raise InvalidField(field=f"method.{field}", reason=reason) from None
@@ -221,13 +243,15 @@ def job_path(job_id: str) -> str:
     return f"/v1/jobs/{job_id}"
 
 
-def _method(method: SafeLora) -> dict[str, Any]:
+def _method(method: Method) -> dict[str, Any]:
     return {
         "name": method.name,
         "projector": method.projector,
         "energy": method.resolved_energy,
         "rank": method.rank,
         "select": {"by": method.select.by, "value": method.select.value},
+        "factor": method.factor,
+        "rescale": method.rescale,
     }
 
 
@@ -240,5 +264,9 @@ def _problem(job: Job) -> dict[str, Any] | None:
 
 def _links(job: Job) -> dict[str, str]:
     base = job_path(job.id)
-    done = {"report": f"{base}/report", "adapter": f"{base}/adapter"} if job.result else {}
-    return {"events": f"{base}/events", **done}
+    links = {"events": f"{base}/events"}
+    if job.result:
+        links["report"] = f"{base}/report"
+    if job.result and job.result.archive:
+        links["adapter"] = f"{base}/adapter"
+    return links

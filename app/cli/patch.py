@@ -17,7 +17,7 @@ from app.cli.tables import print_report
 from app.config import Settings
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField
-from app.domain.method import DEFAULT_THRESHOLD, SafeLora, Selection
+from app.domain.method import DEFAULT_THRESHOLD, Method, Selection, one_selection
 from app.intake.checkpoint import read_checkpoint
 from app.intake.opened import OpenedAdapter, open_adapter
 from app.jobs.adapters import stored_modules
@@ -51,6 +51,13 @@ def patch(
     count: Annotated[int | None, typer.Option(help="project exactly this many")] = None,
     fraction: Annotated[float | None, typer.Option(help="project at least this share")] = None,
     all_: Annotated[bool, typer.Option("--all", help="project every module")] = False,
+    name: Annotated[
+        str, typer.Option("--method", help="safe_lora, or a baseline: scale, prune")
+    ] = "safe_lora",
+    factor: Annotated[float | None, typer.Option(help="scale: B is multiplied by it")] = None,
+    rescale: Annotated[
+        str, typer.Option(help="safe_lora: none, or preserve_norm to restore the update's norm")
+    ] = "none",
     report: Annotated[
         Path | None, typer.Option(help="also write the report: .json, .csv, .md or .html")
     ] = None,
@@ -59,7 +66,7 @@ def patch(
     """Patch an adapter and print the report. Exit 0 done, 2 bad input, 3 the job failed."""
     with explained():
         select = selection(threshold, count, fraction, all_)
-        method = SafeLora(projector, energy, rank, select)  # type: ignore[arg-type] # checked there
+        method = Method(projector, energy, rank, select, name, factor, rescale)  # type: ignore[arg-type] # checked there
         _check_out(out, report)
         names = {"base_model": base_model, "chat_model": chat_model}
         if server:
@@ -75,16 +82,9 @@ def selection(
     threshold: float | None, count: int | None, fraction: float | None, every: bool
 ) -> Selection:
     """Raises InvalidField when more than one is given, or one that means nothing."""
-    values = {"threshold": threshold, "count": count, "fraction": fraction}
-    given = [name for name, value in values.items() if value is not None] + ["all"] * every
-    if len(given) > 1:
-        raise InvalidField(field=given[1], reason=f"give one selection, not {' and '.join(given)}")
-    if not given:
-        return Selection("threshold", DEFAULT_THRESHOLD)
-    try:
-        return Selection(given[0], values.get(given[0]))  # type: ignore[arg-type] # one of the four
-    except InvalidField as error:
-        raise InvalidField(field=f"--{given[0]}", reason=error.facts["reason"]) from None
+    values = {"threshold": threshold, "count": count, "fraction": fraction, "all": every or None}
+    given = {name: value for name, value in values.items() if value is not None}
+    return one_selection(given) or Selection("threshold", DEFAULT_THRESHOLD)
 
 
 def _check_out(out: Path, report: Path | None) -> None:
@@ -99,9 +99,7 @@ def _check_out(out: Path, report: Path | None) -> None:
         raise InvalidField(field="report", reason=reason)
 
 
-def _patch_here(
-    adapter: Path, names: dict[str, str], method: SafeLora, out: Path
-) -> dict[str, Any]:
+def _patch_here(adapter: Path, names: dict[str, str], method: Method, out: Path) -> dict[str, Any]:
     models = {field: _checkpoint(name, field) for field, name in names.items()}
     with open_adapter(adapter) as opened:
         modules = stored_modules(opened.manifest)
@@ -116,7 +114,7 @@ def _patch_opened(
     opened: OpenedAdapter,
     names: dict[str, str],
     models: dict[str, Checkpoint],
-    method: SafeLora,
+    method: Method,
     out: Path,
 ) -> dict[str, Any]:
     from workers.pipeline import NamedCheckpoint, PatchInput  # here, because this imports torch

@@ -15,11 +15,11 @@ from app.cli.exits import BAD_INPUT, FAILED, fail
 from app.client import Client, ProblemError
 from app.domain.adapter import PATCHED_FILES
 from app.domain.errors import InvalidField
-from app.domain.method import SafeLora
+from app.domain.method import Method
 
 
 def patch_remotely(
-    server: str, adapter: Path, models: Mapping[str, str], method: SafeLora, out: Path
+    server: str, adapter: Path, models: Mapping[str, str], method: Method, out: Path
 ) -> dict[str, Any]:
     """Upload, submit, follow, download into `out`; the report. Ends the process on a failure."""
     if not adapter.exists():
@@ -41,7 +41,7 @@ def patch_remotely(
 
 
 def _finished(
-    client: Client, adapter: Path, models: Mapping[str, str], method: SafeLora
+    client: Client, adapter: Path, models: Mapping[str, str], method: Method
 ) -> dict[str, Any]:
     uploaded = client.upload(adapter)
     job = client.submit(
@@ -54,7 +54,7 @@ def _finished(
     return client.job(job["id"])
 
 
-def method_json(method: SafeLora) -> dict[str, Any]:
+def method_json(method: Method) -> dict[str, Any]:
     """The method as `POST /v1/jobs` takes it."""
     select = {"by": method.select.by, "value": method.select.value}
     return {
@@ -63,6 +63,8 @@ def method_json(method: SafeLora) -> dict[str, Any]:
         "energy": method.energy,
         "rank": method.rank,
         "select": select,
+        "factor": method.factor,
+        "rescale": method.rescale,
     }
 
 

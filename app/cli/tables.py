@@ -59,8 +59,11 @@ def _table(report: Mapping[str, Any], measures: Mapping[str, str]) -> Table:
 
 
 def _method(method: Mapping[str, Any]) -> str:
-    """E.g. `Safe LoRA, projector subspace (energy 0.9), modules by threshold 0.5`."""
+    """E.g. `safe_lora, projector subspace (energy 0.9), modules by threshold 0.5`."""
     size = next((f" ({k} {method[k]:g})" for k in ("energy", "rank") if method[k] is not None), "")
     select = method["select"]
     value = "" if select["value"] is None else f" {select['value']:g}"
-    return f"Safe LoRA, projector {method['projector']}{size}, modules by {select['by']}{value}"
+    factor = "" if method["factor"] is None else f" by {method['factor']:g}"
+    rescale = "" if method["rescale"] == "none" else f" ({method['rescale']})"
+    done = f"{method['name']}{factor}{rescale}"
+    return f"{done}, projector {method['projector']}{size}, modules by {select['by']}{value}"

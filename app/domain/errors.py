@@ -211,7 +211,7 @@ class JobNotFound(NotFound):
 class ResultNotFound(NotFound):
     code = "result-not-found"
     title = "This job has no such result"
-    message = "job {job} ended as {status} and has no {what}"
+    message = "job {job} ended as {status}, which has no {what}"
 
 
 # ----------------------------------------------------------------------------------------- conflict

@@ -7,10 +7,10 @@ from typing import Literal, get_args
 
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterSafetyError
-from app.domain.method import SafeLora
+from app.domain.method import Method
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-JobKind = Literal["patch"]
+JobKind = Literal["patch", "score"]
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 KINDS: tuple[JobKind, ...] = get_args(JobKind)
@@ -36,7 +36,7 @@ class JobResult:
     """What a job that succeeded left behind, by content."""
 
     report: FileEntry  # safety_report.json
-    archive: FileEntry  # the patched adapter, a zip
+    archive: FileEntry | None  # the patched adapter, a zip; a score has none
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Job:
     adapter: str  # StoredAdapter.id
     base_model: str
     chat_model: str
-    method: SafeLora
+    method: Method
     created_at: datetime  # all times are UTC
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -1,15 +1,20 @@
-"""What to do to an adapter: Safe LoRA's projector and selection (arXiv 2405.16833)."""
+"""What to do to an adapter: Safe LoRA (arXiv 2405.16833) or a baseline, on selected modules."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from app.domain.errors import InvalidField
 
+MethodName = Literal["safe_lora", "scale", "prune"]
 ProjectorName = Literal["approximate", "exact", "subspace", "complement"]
 SelectBy = Literal["threshold", "count", "fraction", "all"]
+Rescale = Literal["none", "preserve_norm"]
 
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
 PROJECTORS: tuple[ProjectorName, ...] = get_args(ProjectorName)
 SELECTIONS: tuple[SelectBy, ...] = get_args(SelectBy)
+RESCALES: tuple[Rescale, ...] = get_args(Rescale)
 SUBSPACE_PROJECTORS = ("subspace", "complement")
 DEFAULT_ENERGY = 0.9
 DEFAULT_THRESHOLD = 0.5  # the official code's default for its `threshold` mode
@@ -17,7 +22,7 @@ DEFAULT_THRESHOLD = 0.5  # the official code's default for its `threshold` mode
 
 @dataclass(frozen=True)
 class Selection:
-    """Which modules are projected, in the order of their cosines (smallest first).
+    """Which modules are changed, in the order of their cosines (smallest first).
 
     `threshold`: cosine at or below `value`. `count`: exactly `value` modules, ties by module order.
     `fraction`: the smallest whole number of modules that is at least that share. `all`: every one.
@@ -27,11 +32,31 @@ class Selection:
     value: float | None = DEFAULT_THRESHOLD
 
     def __post_init__(self) -> None:
-        if self.by not in SELECTIONS:
-            raise InvalidField(field="select.by", reason=f"must be one of {', '.join(SELECTIONS)}")
+        _check_choice("select.by", self.by, SELECTIONS)
         reason = _selection_fault(self.by, self.value)
         if reason:
             raise InvalidField(field="select.value", reason=reason)
+
+
+def one_selection(given: Mapping[str, float | bool]) -> Selection | None:
+    """The selection that a name and its value ask for (`all` with anything true), None without one.
+
+    Raises InvalidField naming the parameter, also where two are given.
+    """
+    if len(given) > 1:
+        names = list(given)
+        raise InvalidField(field=names[1], reason=f"give one selection, not {' and '.join(names)}")
+    for by, value in given.items():
+        try:
+            return Selection(by, None if by == "all" else value)  # type: ignore[arg-type] # checked
+        except InvalidField as error:
+            raise InvalidField(field=by, reason=error.facts["reason"]) from None
+    return None
+
+
+def _check_choice(field: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidField(field=field, reason=f"must be one of {', '.join(known)}")
 
 
 def _selection_fault(by: SelectBy, value: float | None) -> str | None:
@@ -48,23 +73,29 @@ def _selection_fault(by: SelectBy, value: float | None) -> str | None:
 
 
 @dataclass(frozen=True)
-class SafeLora:
-    """Safe LoRA with one of four projectors.
+class Method:
+    """What the selected modules' `B` becomes, and by which projector modules are compared.
 
-    `subspace` and `complement` take a share of `||V||_F^2` (`energy`, in (0, 1]) or a number of
-    directions (`rank`); the other two leave `energy` unused and refuse `rank`.
+    `safe_lora`: `C B` with one of four projectors `C`. `subspace` and `complement` take a share of
+    `||V||_F^2` (`energy`, in (0, 1]) or a number of directions (`rank`); the other two leave
+    `energy` unused and refuse `rank`. `rescale="preserve_norm"` then brings `||dW||_F` back to what
+    it was. The baselines, on the same selection: `scale` gives `factor * B`, `prune` gives zero.
     """
 
     projector: ProjectorName = "approximate"
     energy: float | None = None
     rank: int | None = None
     select: Selection = Selection()
-    name: Literal["safe_lora"] = "safe_lora"
+    name: MethodName = "safe_lora"
+    factor: float | None = None
+    rescale: Rescale = "none"
 
     def __post_init__(self) -> None:
-        if self.projector not in PROJECTORS:
-            raise InvalidField(field="projector", reason=f"must be one of {', '.join(PROJECTORS)}")
+        _check_choice("name", self.name, METHODS)
+        _check_choice("projector", self.projector, PROJECTORS)
+        _check_choice("rescale", self.rescale, RESCALES)
         self._check_subspace_size()
+        self._check_strength()
 
     def _check_subspace_size(self) -> None:
         if self.rank is not None and self.projector not in SUBSPACE_PROJECTORS:
@@ -75,6 +106,14 @@ class SafeLora:
             raise InvalidField(field="energy", reason="must lie in (0, 1]")
         if self.rank is not None and not 1 <= self.rank <= 1_000_000:
             raise InvalidField(field="rank", reason="must lie in [1, 1000000]")
+
+    def _check_strength(self) -> None:
+        if self.rescale != "none" and self.name != "safe_lora":
+            raise InvalidField(field="rescale", reason=f"'{self.name}' takes no rescale")
+        if self.name != "scale" and self.factor is not None:
+            raise InvalidField(field="factor", reason=f"'{self.name}' takes no factor")
+        if self.name == "scale" and (self.factor is None or not 0 <= self.factor <= 1):
+            raise InvalidField(field="factor", reason="'scale' needs a factor in [0, 1]")
 
     @property
     def resolved_energy(self) -> float | None:

@@ -13,7 +13,12 @@ CLAIM = (
     "is called safe by this report."
 )
 
+IDENTITY = "this projector is the identity here and changes nothing"
+ZERO_UPDATE = "the update is zero, so it has no cosine"
+ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment to compare with"
+
 Decision = Literal["projected", "kept", "skipped"]
+ReportKind = Literal["patch", "score"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class LayerReport:
     update_norm: float | None  # ||dW||_F, scaling included
     alignment_norm: float | None  # ||W_chat - W_base||_F
     pdst: float | None  # 1 / (1 + ||B_final - C B||_F), the official code's figure
+    pdst_if_selected: float | None
+    pdst_if_kept: float | None
+    rounding: float | None  # relative error of the selected B in the adapter's own dtype
+    note: str  # what there is to say about the projector here, e.g. that it is the identity
     decision: Decision
     reason: str
 
@@ -64,7 +73,9 @@ class MethodReference:
     projector: str
     energy: float | None
     rank: int | None
-    select: Mapping[str, object]  # {"by": ..., "value": ...}
+    select: Mapping[str, Any]  # {"by": ..., "value": ...}
+    factor: float | None
+    rescale: str
 
 
 @dataclass(frozen=True)
@@ -92,9 +103,13 @@ class Report:
     unscreened: Sequence[Unscreened]
     warnings: Sequence[str]
     versions: Mapping[str, str]
+    kind: ReportKind = "patch"  # of a score nothing was written: the decisions are what would be
+    what_if: bool = False  # decided anew from the cosines of an earlier job, nothing was written
     claim: str = CLAIM
     schema_version: str = SCHEMA_VERSION
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, `schema_version` first."""
-        return {"schema_version": self.schema_version, **asdict(self)}
+        plain: dict[str, Any] = {"schema_version": self.schema_version, **asdict(self)}
+        plain["adapter"]["dropped_config_keys"] = list(self.adapter.dropped_config_keys)
+        return plain

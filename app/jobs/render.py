@@ -35,7 +35,7 @@ def as_json(report: ReportJson) -> str:
 def as_csv(report: ReportJson) -> str:
     """One row a module, RFC 4180; the shape as `d_out x d_in`."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS)
+    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")
     writer.writeheader()
     for layer in report["layers"]:
         writer.writerow({**layer, "shape": " x ".join(map(str, layer["shape"]))})

@@ -24,6 +24,14 @@ def finished_result(job: Job, what: str) -> JobResult:
     raise JobNotFinished(job=job.id, status=job.status, what=what)
 
 
+def patched_archive(job: Job) -> FileEntry:
+    """Raises JobNotFinished, ResultNotFound (a score has no archive)."""
+    archive = finished_result(job, "adapter").archive
+    if archive is None:
+        raise ResultNotFound(job=job.id, status=f"a {job.kind}", what="adapter")
+    return archive
+
+
 def read_report(job: Job, artifacts: Artifacts) -> dict[str, Any]:
     """The job's report as plain values. Raises JobNotFinished, ResultNotFound, ArtifactCorrupt."""
     file = finished_result(job, "report").report

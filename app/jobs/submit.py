@@ -12,7 +12,7 @@ from app.domain.adapter import StoredModule
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField, Unavailable
 from app.domain.job import Job, JobKind
-from app.domain.method import SafeLora
+from app.domain.method import Method
 from app.intake.preflight import check_fit
 from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
 
@@ -27,7 +27,7 @@ class JobRequest:
     adapter: str
     base_model: str
     chat_model: str
-    method: SafeLora
+    method: Method
 
     @property
     def sha256(self) -> str:

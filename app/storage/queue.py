@@ -13,7 +13,10 @@ from redis.retry import Retry
 from app.domain.errors import Unavailable
 from app.domain.job import JobKind
 
-TASK_NAMES: Mapping[JobKind, str] = {"patch": "adapter_safety.patch"}
+TASK_NAMES: Mapping[JobKind, str] = {
+    "patch": "adapter_safety.patch",
+    "score": "adapter_safety.score",
+}
 QUEUE_NAME = "adapter-safety"
 
 CONNECT_TIMEOUT_S = 1.0

@@ -9,7 +9,7 @@ from sqlalchemy import Row
 
 from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter, StoredModule
 from app.domain.job import Fault, Job, JobResult
-from app.domain.method import SafeLora, Selection
+from app.domain.method import Method, Selection
 
 Json = dict[str, Any]
 
@@ -101,7 +101,7 @@ def to_job(row: Row[Any]) -> Job:
     )
 
 
-def method_json(method: SafeLora) -> Json:
+def method_json(method: Method) -> Json:
     """A method as JSON; `to_method` is its inverse."""
     return {
         "name": method.name,
@@ -109,17 +109,21 @@ def method_json(method: SafeLora) -> Json:
         "energy": method.energy,
         "rank": method.rank,
         "select": {"by": method.select.by, "value": method.select.value},
+        "factor": method.factor,
+        "rescale": method.rescale,
     }
 
 
-def to_method(value: Mapping[str, Any]) -> SafeLora:
+def to_method(value: Mapping[str, Any]) -> Method:
     """The method in `method_json`'s form."""
-    return SafeLora(
+    return Method(
         name=value["name"],
         projector=value["projector"],
         energy=value["energy"],
         rank=value["rank"],
         select=Selection(by=value["select"]["by"], value=value["select"]["value"]),
+        factor=value["factor"],
+        rescale=value["rescale"],
     )
 
 
@@ -135,11 +139,13 @@ def result_json(result: JobResult | None) -> Json | None:
     """A result as JSON: the files by digest and size."""
     if result is None:
         return None
-    return {"report": _file_json(result.report), "archive": _file_json(result.archive)}
+    archive = None if result.archive is None else _file_json(result.archive)
+    return {"report": _file_json(result.report), "archive": archive}
 
 
 def _to_result(value: Mapping[str, Any]) -> JobResult:
-    return JobResult(report=_to_file(value["report"]), archive=_to_file(value["archive"]))
+    archive = None if value["archive"] is None else _to_file(value["archive"])
+    return JobResult(report=_to_file(value["report"]), archive=archive)
 
 
 def _file_json(file: FileEntry) -> Json:

@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from app.domain.method import SafeLora, Selection
+from app.domain.method import Method, Selection
 
 EPS32 = torch.finfo(torch.float32).eps
 
 
-def projector(w_chat: Tensor, w_base: Tensor, method: SafeLora) -> Tensor:
+def projector(w_chat: Tensor, w_base: Tensor, method: Method) -> Tensor:
     """The dense `C`, `(d_out, d_out)` float64, from weights `(d_out, d_in)`."""
     v = w_chat.double() - w_base.double()
     if method.projector == "approximate":

@@ -17,18 +17,18 @@ from app.alignment.projection import (
     Skipped,
     project,
 )
-from app.domain.method import SafeLora
+from app.domain.method import Method
 from tests.alignment import reference
 
 METHODS = [
-    SafeLora("approximate"),
-    SafeLora("exact"),
-    SafeLora("subspace"),
-    SafeLora("subspace", energy=0.5),
-    SafeLora("subspace", energy=1.0),
-    SafeLora("subspace", rank=3),
-    SafeLora("complement"),
-    SafeLora("complement", rank=5),
+    Method("approximate"),
+    Method("exact"),
+    Method("subspace"),
+    Method("subspace", energy=0.5),
+    Method("subspace", energy=1.0),
+    Method("subspace", rank=3),
+    Method("complement"),
+    Method("complement", rank=5),
 ]
 # d_out == r and d_in == r are among them, and so are tall, wide and square.
 SHAPES = [(64, 64), (96, 40), (40, 96), (8, 48), (48, 8), (1, 16), (16, 1)]
@@ -67,7 +67,7 @@ def difference(
     return Difference(*(TensorWeight("w", t) for t in stored), transposed, BlockPool(threads))
 
 
-def projected(lora: LoraPair, v: Difference, method: SafeLora) -> Projected:
+def projected(lora: LoraPair, v: Difference, method: Method) -> Projected:
     found = project(lora, v, method)
     assert isinstance(found, Projected)
     return found
@@ -82,7 +82,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_every_projector_agrees_with_the_dense_reference(
-    method: SafeLora, shape: tuple[int, int], transposed: bool
+    method: Method, shape: tuple[int, int], transposed: bool
 ) -> None:
     chat, base = weights(*shape)
     lora = pair(*shape)
@@ -99,7 +99,7 @@ def test_every_projector_agrees_with_the_dense_reference(
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
-def test_every_measure_agrees_with_the_dense_reference(method: SafeLora) -> None:
+def test_every_measure_agrees_with_the_dense_reference(method: Method) -> None:
     chat, base = weights(96, 40)
     lora = pair(96, 40)
     v = chat.double() - base.double()
@@ -128,7 +128,7 @@ def test_any_mix_of_checkpoint_dtypes_agrees_with_the_reference(
     chat, base = weights(64, 32)
     chat, base = chat.to(chat_dtype), base.to(base_dtype)
     lora = pair(64, 32)
-    for method in (SafeLora("approximate"), SafeLora("subspace")):
+    for method in (Method("approximate"), Method("subspace")):
         c = reference.projector(chat, base, method)
         found = projected(lora, difference(chat, base), method)
         assert relative_error(found.c_b, c @ lora.b.double()) < B_TOLERANCE
@@ -143,9 +143,9 @@ def test_a_weight_of_many_blocks_agrees_with_the_reference_on_any_number_of_thre
     assert shape[0] * shape[1] > 2 * RUNS * BLOCK_ELEMENTS // 4
     chat, base = weights(*shape, torch.bfloat16)
     lora = pair(*shape)
-    c = reference.projector(chat, base, SafeLora())
+    c = reference.projector(chat, base, Method())
     v = difference(chat, base, transposed=transposed, threads=threads)
-    found = projected(lora, v, SafeLora())
+    found = projected(lora, v, Method())
     assert relative_error(found.c_b, c @ lora.b.double()) < B_TOLERANCE
     assert found.measures.cosine == pytest.approx(
         reference.cosine(c, lora.a, lora.b), abs=COSINE_TOLERANCE
@@ -176,7 +176,7 @@ def test_adapters_side_by_side_get_what_each_gets_alone() -> None:
 def test_the_exact_projector_is_the_identity_for_full_row_rank_and_says_so(
     shape: tuple[int, int],
 ) -> None:
-    found = projected(pair(*shape), difference(*weights(*shape)), SafeLora("exact"))
+    found = projected(pair(*shape), difference(*weights(*shape)), Method("exact"))
     assert torch.equal(found.c_b, pair(*shape).b.double())
     assert found.measures.cosine == pytest.approx(1.0)
     assert found.note.endswith(IDENTITY)
@@ -193,8 +193,8 @@ def test_the_exact_projector_finds_the_rank_of_a_rank_deficient_difference(
     left = torch.randn(shape[0], 5, generator=generator, dtype=torch.float64)
     chat = left @ torch.randn(5, shape[1], generator=generator, dtype=torch.float64)
     lora = pair(*shape)
-    found = projected(lora, difference(chat, base), SafeLora("exact"))
-    c = reference.projector(chat, base, SafeLora("exact"))
+    found = projected(lora, difference(chat, base), Method("exact"))
+    c = reference.projector(chat, base, Method("exact"))
     assert torch.linalg.matrix_rank(c) == 5
     assert relative_error(found.c_b, c @ lora.b.double()) < B_TOLERANCE
     assert found.note == ""
@@ -202,21 +202,19 @@ def test_the_exact_projector_finds_the_rank_of_a_rank_deficient_difference(
 
 def test_subspace_and_complement_split_the_update_in_two() -> None:
     lora, v = pair(64, 64), difference(*weights(64, 64))
-    inside = projected(lora, v, SafeLora("subspace")).c_b
-    outside = projected(lora, v, SafeLora("complement")).c_b
+    inside = projected(lora, v, Method("subspace")).c_b
+    outside = projected(lora, v, Method("complement")).c_b
     assert relative_error(inside + outside, lora.b.double()) < 1e-12
 
 
 def test_an_empty_complement_leaves_nothing_and_no_noise() -> None:
-    found = projected(
-        pair(16, 24), difference(*weights(16, 24)), SafeLora("complement", energy=1.0)
-    )
+    found = projected(pair(16, 24), difference(*weights(16, 24)), Method("complement", energy=1.0))
     assert torch.count_nonzero(found.c_b) == 0
     assert (found.measures.cosine, found.measures.retained_energy) == (0.0, 0.0)
 
 
 def test_a_subspace_of_every_direction_says_that_it_is_the_identity() -> None:
-    method = SafeLora("subspace", rank=300)
+    method = Method("subspace", rank=300)
     found = projected(pair(16, 24), difference(*weights(16, 24)), method)
     assert torch.equal(found.c_b, pair(16, 24).b.double())
     assert found.note.endswith(IDENTITY)
@@ -231,7 +229,7 @@ def test_models_whose_shapes_differ_are_never_subtracted() -> None:
 def test_factors_of_any_size_have_the_same_cosine(scale: float) -> None:
     lora, v = pair(64, 32), difference(*weights(64, 32))
     scaled = LoraPair(lora.a * scale, lora.b * scale, lora.scaling)
-    for method in (SafeLora(), SafeLora("complement")):
+    for method in (Method(), Method("complement")):
         expected = projected(lora, v, method).measures
         found = projected(scaled, v, method).measures
         assert found.cosine == pytest.approx(expected.cosine, abs=1e-5)
@@ -261,7 +259,7 @@ def test_an_update_that_projects_to_nothing_has_cosine_zero() -> None:
     chat[:2] = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     b = torch.zeros(6, 2)
     b[4:] = 1.0
-    found = projected(LoraPair(torch.eye(2, 4), b, 1.0), difference(chat, base), SafeLora())
+    found = projected(LoraPair(torch.eye(2, 4), b, 1.0), difference(chat, base), Method())
     assert (found.measures.cosine, found.measures.retained_energy) == (0.0, 0.0)
 
 
@@ -269,7 +267,7 @@ def test_an_update_that_projects_to_nothing_has_cosine_zero() -> None:
 @pytest.mark.parametrize("where", ["chat", "base"])
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_difference_that_is_not_finite_is_refused(
-    method: SafeLora, where: str, value: float
+    method: Method, where: str, value: float
 ) -> None:
     chat, base = weights(64, 32)
     (chat if where == "chat" else base)[13, 7] = value
@@ -281,8 +279,8 @@ def test_half_precision_adapters_are_projected_in_float32() -> None:
     chat, base = weights(64, 32, torch.bfloat16)
     for dtype in (torch.float16, torch.bfloat16):
         lora = pair(64, 32, dtype=dtype)
-        c = reference.projector(chat, base, SafeLora())
-        found = projected(lora, difference(chat, base), SafeLora())
+        c = reference.projector(chat, base, Method())
+        found = projected(lora, difference(chat, base), Method())
         assert found.c_b.dtype == torch.float32
         assert relative_error(found.c_b, c @ lora.b.double()) < B_TOLERANCE
 
@@ -297,5 +295,5 @@ def test_the_norm_of_a_large_block_keeps_eight_digits() -> None:
 def test_modules_that_a_projector_leaves_alone_are_a_true_tie() -> None:
     for seed in range(20):
         chat, base = weights(24, 32, seed=seed)
-        found = projected(pair(24, 32), difference(chat, base), SafeLora("exact"))
+        found = projected(pair(24, 32), difference(chat, base), Method("exact"))
         assert found.measures.cosine == 1.0

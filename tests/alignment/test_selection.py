@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from app.alignment.selection import select
 from app.domain.errors import InvalidField
-from app.domain.method import SafeLora, Selection
+from app.domain.method import Method, Selection
 from tests.alignment import reference
 
 cosine_lists = st.lists(st.sampled_from([-0.5, 0.0, 0.1, 0.3, 0.3, 0.5, 0.9, 1.0]), max_size=40)
@@ -85,5 +85,5 @@ def test_a_selection_that_means_nothing_is_refused(by: str, value: object, field
 )
 def test_a_method_that_means_nothing_is_refused(fields: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        SafeLora(**fields)
+        Method(**fields)
     assert caught.value.facts["field"] == field

@@ -56,6 +56,8 @@ def test_a_job_is_accepted_with_its_location(http: httpx.Client, adapter: str) -
         "energy": None,
         "rank": None,
         "select": {"by": "threshold", "value": 0.5},
+        "factor": None,
+        "rescale": "none",
     }
 
 
@@ -138,6 +140,84 @@ def test_the_report_comes_in_the_form_that_was_asked_for(
     assert answer.headers["content-type"].startswith(media)
     assert sign in answer.text
     assert "model.layers.1.self_attn.v_proj" in answer.text
+
+
+SELECTIONS = [
+    ({"threshold": "0.4"}, {"by": "threshold", "value": 0.4}),
+    ({"count": "2"}, {"by": "count", "value": 2}),
+    ({"fraction": "0.5"}, {"by": "fraction", "value": 0.5}),
+    ({"all": "true"}, {"by": "all"}),
+]
+
+
+@pytest.mark.parametrize(("query", "select"), SELECTIONS, ids=str)
+def test_another_selection_is_decided_at_once_as_a_job_would(
+    http: httpx.Client,
+    done: dict[str, Any],
+    adapter: str,
+    query: dict[str, str],
+    select: dict[str, object],
+) -> None:
+    asked = http.get(f"/v1/jobs/{done['id']}/report", params=query).json()
+    job = http.post("/v1/jobs", json=body(adapter, method={"select": select}), headers=WAIT).json()
+    real = http.get(f"/v1/jobs/{job['id']}/report").json()
+    assert asked["what_if"]
+    assert not real["what_if"]
+    assert {**asked, "what_if": False} == real
+
+
+def test_another_selection_comes_in_every_form(http: httpx.Client, done: dict[str, Any]) -> None:
+    path = f"/v1/jobs/{done['id']}/report"
+    rows = http.get(path, params={"count": 1, "format": "csv"}).text
+    assert [row["decision"] for row in csv.DictReader(io.StringIO(rows))].count("projected") == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"threshold": "0.4", "count": "2"}, "count"),
+        ({"threshold": "7"}, "threshold"),
+        ({"count": "x"}, "count"),
+        ({"fraction": "nan"}, "fraction"),
+    ],
+)
+def test_another_selection_that_means_nothing_is_refused(
+    http: httpx.Client, done: dict[str, Any], query: dict[str, str], field: str
+) -> None:
+    answer = http.get(f"/v1/jobs/{done['id']}/report", params=query)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+def test_a_score_has_the_patchs_report_and_no_adapter(
+    http: httpx.Client, done: dict[str, Any], adapter: str
+) -> None:
+    job = http.post("/v1/jobs", json=body(adapter, kind="score", method=ALL), headers=WAIT).json()
+    assert (job["status"], set(job["links"])) == ("succeeded", {"self", "events", "report"})
+    scored = http.get(f"/v1/jobs/{job['id']}/report").json()
+    assert scored["kind"] == "score"
+    assert {**scored, "kind": "patch"} == http.get(f"/v1/jobs/{done['id']}/report").json()
+    answer = http.get(f"/v1/jobs/{job['id']}/adapter")
+    assert (answer.status_code, answer.json()["type"].split(":")[-1]) == (404, "result-not-found")
+
+
+@pytest.mark.parametrize(
+    ("method", "factor"), [({"name": "prune"}, 0.0), ({"name": "scale", "factor": 0.25}, 0.25)]
+)
+def test_a_baseline_changes_the_same_modules_its_own_way(
+    http: httpx.Client, adapter: str, llama_world: World, method: dict[str, Any], factor: float
+) -> None:
+    method = {**method, "select": {"by": "count", "value": 2}}
+    job = http.post("/v1/jobs", json=body(adapter, method=method), headers=WAIT).json()
+    report = http.get(f"/v1/jobs/{job['id']}/report").json()
+    with zipfile.ZipFile(io.BytesIO(http.get(job["links"]["adapter"]).content)) as archive:
+        after = load(archive.read(WEIGHTS_FILE))
+    before = load_file(llama_world.adapter / WEIGHTS_FILE)
+    for layer in report["layers"]:
+        name = f"base_model.model.{layer['module']}.lora_B.weight"
+        chosen = layer["decision"] == "projected"
+        assert after[name].equal(before[name] * (factor if chosen else 1.0))
+        assert 0 < layer["pdst"] < 1
+    assert report["summary"]["projected"] == 2
 
 
 def test_the_csv_has_the_same_numbers_as_the_json(http: httpx.Client, done: dict[str, Any]) -> None:
@@ -293,6 +373,11 @@ METHOD_FAULTS = [
     ({"select": {"by": "fraction", "value": True}}, "method.select.value"),
     ({"select": {"threshold": 0.5, "count": 2}}, "method.select"),
     ({"threshold": 0.5}, "method.threshold"),
+    ({"name": "scale"}, "method.factor"),
+    ({"name": "scale", "factor": 1.5}, "method.factor"),
+    ({"name": "prune", "factor": 0.5}, "method.factor"),
+    ({"name": "prune", "rescale": "preserve_norm"}, "method.rescale"),
+    ({"rescale": "double"}, "method.rescale"),
 ]
 
 

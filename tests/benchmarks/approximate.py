@@ -25,7 +25,7 @@ from app.alignment.lora import LoraPair
 from app.alignment.projection import Projected, project
 from app.domain.adapter import LoraModule, TensorEntry
 from app.domain.checkpoint import Checkpoint, ShardTensor
-from app.domain.method import SafeLora
+from app.domain.method import Method
 from app.intake.limits import CHECKPOINT_LIMITS
 from app.intake.safetensors_header import read_header
 from workers.checkpoints import ModelPair, as_bytes, open_pair
@@ -77,7 +77,7 @@ def report(models: ModelPair, lora: LoraPair, modules: int) -> None:
 
 def ours(models: ModelPair, lora: LoraPair, i: int) -> float:
     """One module, as the pipeline does it."""
-    found = project(lora, models.difference(module(i)), SafeLora())
+    found = project(lora, models.difference(module(i)), Method())
     assert isinstance(found, Projected)
     return found.measures.cosine
 

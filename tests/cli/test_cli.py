@@ -89,6 +89,10 @@ def test_the_report_is_written_in_the_form_of_its_name(
         (("--energy", 3, "--projector", "subspace"), "energy"),
         (("--report", "report.pdf"), ".json"),
         (("--sharpen",), "sharpen"),
+        (("--method", "scale"), "factor"),
+        (("--method", "magic"), "name"),
+        (("--rescale", "twice"), "rescale"),
+        (("--report", "nowhere/report.html"), "nowhere"),
     ],
 )
 def test_bad_usage_exits_2_and_writes_nothing(

@@ -17,7 +17,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.job import Job
-from app.domain.method import SafeLora, Selection
+from app.domain.method import Method, Selection
 from app.jobs.ports import IdempotencyKey
 from app.storage.pages import encode_cursor
 from app.storage.records import SqlRecords
@@ -56,12 +56,12 @@ def test_an_unknown_job_is_not_found(records: SqlRecords, job_id: str) -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        SafeLora(),
-        SafeLora("complement", rank=4, select=Selection("all", None)),
-        SafeLora("subspace", energy=1.0, select=Selection("fraction", 0.1)),
+        Method(),
+        Method("complement", rank=4, select=Selection("all", None)),
+        Method("subspace", energy=1.0, select=Selection("fraction", 0.1)),
     ],
 )
-def test_a_job_comes_back_as_it_was_kept(records: SqlRecords, method: SafeLora) -> None:
+def test_a_job_comes_back_as_it_was_kept(records: SqlRecords, method: Method) -> None:
     job = a_kept_job(records, method=method)
     assert records.job(job.id) == job
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from app.alignment.projection import ZERO_ALIGNMENT, ZERO_UPDATE
 from app.domain.adapter import CONFIG_FILE, README_FILE, REPORT_FILE, WEIGHTS_FILE
 from app.domain.errors import JobCancelled, NonFiniteTensor
-from app.domain.method import PROJECTORS, SafeLora, Selection
+from app.domain.method import PROJECTORS, Method, Selection
 from app.domain.report import Report
 from app.intake.checkpoint import read_checkpoint
 from app.intake.manifest import read_manifest
@@ -38,7 +38,7 @@ SELECTIONS = [
 ]
 
 
-def given(world: World, method: SafeLora) -> PatchInput:
+def given(world: World, method: Method) -> PatchInput:
     def named(name: str, folder: Path) -> NamedCheckpoint:
         return NamedCheckpoint(name, read_checkpoint(folder, field=name, model=name))
 
@@ -47,7 +47,7 @@ def given(world: World, method: SafeLora) -> PatchInput:
     return PatchInput(world.adapter, manifest, base, chat, method)
 
 
-def run(world: World, method: SafeLora, out: Path, threads: int = 1) -> Report:
+def run(world: World, method: Method, out: Path, threads: int = 1) -> Report:
     out.mkdir()
     return write_patched_adapter(
         given(world, method), out, threads=threads, on_module=lambda _: None
@@ -61,7 +61,7 @@ def checkpoint_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def assert_matches_reference(world: World, method: SafeLora, report: Report, out: Path) -> None:
+def assert_matches_reference(world: World, method: Method, report: Report, out: Path) -> None:
     """Every number and every tensor of the result, from the formulas."""
     before, after = load_file(world.adapter / WEIGHTS_FILE), load_file(out / WEIGHTS_FILE)
     base, chat = checkpoint_tensors(world.base), checkpoint_tensors(world.chat)
@@ -153,7 +153,7 @@ def test_every_projector_and_selection_gives_the_reference_result(
     world = worlds[name]
     if select.by == "count" and len(read_manifest(world.adapter).modules) < 3:
         select = Selection("count", 1)
-    method = SafeLora(projector, select=select)
+    method = Method(projector, select=select)
     report = run(world, method, tmp_path / "out")
     assert_matches_reference(world, method, report, tmp_path / "out")
 
@@ -164,7 +164,7 @@ def test_peft_computes_the_chat_model_plus_the_projected_update(
 ) -> None:
     """PEFT is the oracle: merged weights are W + s C B A where projected, else W + s B A."""
     world = worlds[name]
-    method = SafeLora("approximate", select=Selection("fraction", 0.5))
+    method = Method("approximate", select=Selection("fraction", 0.5))
     report = run(world, method, tmp_path / "out")
     model = world.chat_model()
     merged = PeftModel.from_pretrained(model, str(tmp_path / "out")).merge_and_unload()
@@ -202,14 +202,14 @@ def test_a_checkpoint_saved_without_its_head_has_the_same_modules(
         save_file(bare, target / "model.safetensors", {"format": "pt"})
         folders[part] = target
     bare_world = World(folders["base"], folders["chat"], world.adapter, "gpt2")
-    report = run(bare_world, SafeLora(), tmp_path / "bare")
-    assert report.layers == run(world, SafeLora(), tmp_path / "full").layers
+    report = run(bare_world, Method(), tmp_path / "bare")
+    assert report.layers == run(world, Method(), tmp_path / "full").layers
 
 
 def test_the_result_is_a_peft_folder_with_untouched_parts_byte_for_byte(
     llama_world: World, tmp_path: Path
 ) -> None:
-    report = run(llama_world, SafeLora(select=Selection("count", 2)), tmp_path / "out")
+    report = run(llama_world, Method(select=Selection("count", 2)), tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         [CONFIG_FILE, WEIGHTS_FILE, REPORT_FILE, README_FILE]
     )
@@ -234,7 +234,7 @@ def test_the_adapters_own_readme_gets_a_section(llama_world: World, tmp_path: Pa
         (adapter / name).write_bytes((llama_world.adapter / name).read_bytes())
     (adapter / README_FILE).write_text("---\nlicense: mit\n---\n# Mine\n")
     world = World(llama_world.base, llama_world.chat, adapter, "llama")
-    run(world, SafeLora(), tmp_path / "out")
+    run(world, Method(), tmp_path / "out")
     readme = (tmp_path / "out" / README_FILE).read_text()
     assert readme.startswith("---\nlicense: mit\n---\n## Safety patch\n")
     assert readme.endswith("\n# Mine\n")
@@ -251,7 +251,7 @@ def test_an_adapters_readme_cannot_swallow_or_change_the_section(
         (adapter / name).write_bytes((llama_world.adapter / name).read_bytes())
     (adapter / README_FILE).write_bytes(own.encode())
     world = World(llama_world.base, llama_world.chat, adapter, "llama")
-    run(world, SafeLora(), tmp_path / "out")
+    run(world, Method(), tmp_path / "out")
     readme = (tmp_path / "out" / README_FILE).read_bytes().decode()
     assert readme.startswith("## Safety patch\n")
     assert readme.endswith(own)
@@ -271,10 +271,10 @@ def test_a_half_precision_candidate_too_large_for_its_dtype_matters_only_if_chos
     for name in (f"{Q0}.weight",):
         scale[name] = scale[name] + torch.randn_like(scale[name]) * 1e7
     save_file(scale, world.chat / "model.safetensors", {"format": "pt"})
-    report = run(world, SafeLora(select=Selection("count", 0)), tmp_path / "none")
+    report = run(world, Method(select=Selection("count", 0)), tmp_path / "none")
     assert report.summary.projected == 0
     with pytest.raises(NonFiniteTensor) as caught:
-        run(world, SafeLora(select=Selection("all", None)), tmp_path / "all")
+        run(world, Method(select=Selection("all", None)), tmp_path / "all")
     assert caught.value.facts["source"] == "patched adapter"
 
 
@@ -283,14 +283,14 @@ def test_a_dtype_too_coarse_for_the_projected_factor_is_told(tmp_path: Path) -> 
     tensors = load_file(world.adapter / WEIGHTS_FILE)
     small = {n: t * 1e-5 if "lora_B" in n else t for n, t in tensors.items()}
     save_file(small, world.adapter / WEIGHTS_FILE, {"format": "pt"})
-    report = run(world, SafeLora(select=Selection("all", None)), tmp_path / "out")
+    report = run(world, Method(select=Selection("all", None)), tmp_path / "out")
     assert any("too coarse" in warning for warning in report.warnings)
 
 
 def test_another_chat_model_than_the_adapter_names_is_told(
     llama_world: World, tmp_path: Path
 ) -> None:
-    inputs = given(llama_world, SafeLora())
+    inputs = given(llama_world, Method())
     other = NamedCheckpoint("org/other", inputs.chat.checkpoint)
     (tmp_path / "out").mkdir()
     report = write_patched_adapter(
@@ -306,7 +306,7 @@ def test_unknown_config_keys_are_left_out_and_named(llama_world: World, tmp_path
     (adapter / CONFIG_FILE).write_text(json.dumps({**config, "hello": {"x": 1}}, indent=2))
     (adapter / WEIGHTS_FILE).write_bytes((llama_world.adapter / WEIGHTS_FILE).read_bytes())
     world = World(llama_world.base, llama_world.chat, adapter, "llama")
-    report = run(world, SafeLora(), tmp_path / "out")
+    report = run(world, Method(), tmp_path / "out")
     assert json.loads((tmp_path / "out" / CONFIG_FILE).read_text()) == config
     assert report.adapter.dropped_config_keys == ("hello",)
     assert any("hello" in warning for warning in report.warnings)
@@ -317,7 +317,7 @@ def test_the_same_input_gives_the_same_bytes_on_any_number_of_threads(
 ) -> None:
     digests = set()
     for name, threads in (("a", 1), ("b", 2)):
-        run(llama_world, SafeLora(), tmp_path / name, threads)
+        run(llama_world, Method(), tmp_path / name, threads)
         zip_adapter(tmp_path / name, tmp_path / f"{name}.zip")
         digests.add((tmp_path / f"{name}.zip").read_bytes())
     assert len(digests) == 1
@@ -358,7 +358,7 @@ def test_nan_and_infinity_fail_the_job_with_the_tensors_name(
     world = altered(llama_world, tmp_path, tensor, lambda t: t[1].fill_(value), part)
     for projector in ("approximate", "exact"):
         with pytest.raises(NonFiniteTensor) as caught:
-            run(world, SafeLora(projector), tmp_path / projector)
+            run(world, Method(projector), tmp_path / projector)
         assert caught.value.facts == {"tensor": tensor, "source": source}
 
 
@@ -371,7 +371,7 @@ def test_a_skipped_module_is_never_projected_or_called_kept(
     world = altered(
         world, tmp_path, f"base_model.model.{v0}.lora_B.weight", lambda t: t.zero_(), "adapter"
     )
-    report = run(world, SafeLora(select=Selection("all", None)), tmp_path / "out")
+    report = run(world, Method(select=Selection("all", None)), tmp_path / "out")
     skipped = {la.module: la for la in report.layers if la.decision == "skipped"}
     assert {name: la.reason for name, la in skipped.items()} == {
         Q0: ZERO_ALIGNMENT,
@@ -398,14 +398,14 @@ def test_progress_is_told_module_by_module_and_may_stop_the_work(
     (tmp_path / "out").mkdir()
     with pytest.raises(JobCancelled):
         write_patched_adapter(
-            given(llama_world, SafeLora()), tmp_path / "out", threads=1, on_module=stop_at_two
+            given(llama_world, Method()), tmp_path / "out", threads=1, on_module=stop_at_two
         )
     assert [(p.done, p.total) for p in told] == [(1, 6), (2, 6)]
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_patch_that_removes_updates_says_so(llama_world: World, tmp_path: Path) -> None:
-    report = run(llama_world, SafeLora(select=Selection("all", None)), tmp_path / "out")
+    report = run(llama_world, Method(select=Selection("all", None)), tmp_path / "out")
     removed = sum(la.retained_energy < 0.1 for la in report.layers)
     assert removed
     assert any(f"the update of {removed} of 6" in warning for warning in report.warnings)
@@ -414,6 +414,6 @@ def test_a_patch_that_removes_updates_says_so(llama_world: World, tmp_path: Path
 def test_the_exact_projector_on_full_rank_modules_says_that_nothing_changed(
     llama_world: World, tmp_path: Path
 ) -> None:
-    report = run(llama_world, SafeLora("exact", select=Selection("all", None)), tmp_path / "out")
+    report = run(llama_world, Method("exact", select=Selection("all", None)), tmp_path / "out")
     assert any("is the identity for" in warning for warning in report.warnings)
     assert load_file(tmp_path / "out" / WEIGHTS_FILE).keys()
