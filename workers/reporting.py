@@ -20,6 +20,7 @@ from app.domain.report import (
     Summary,
 )
 from app.jobs.decide import decided, method_reference
+from app.jobs.serving import serving_of
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def build_report(
         unscreened=[],
         warnings=[],
         versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
+        serving=serving_of(manifest),
         kind=kind,
     )
     return decided(undecided, method)

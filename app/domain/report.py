@@ -19,6 +19,7 @@ ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment
 
 Decision = Literal["projected", "kept", "skipped"]
 ReportKind = Literal["patch", "score"]
+ServingLoads = Literal["yes", "setting", "wrong", "refused"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class Unscreened:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a serving system's own documentation or source says about an adapter like this."""
+
+    system: str
+    loads: ServingLoads  # "wrong": it loads, and computes something else than PEFT does
+    reasons: list[str]
+    source: str
+    read: str  # the day the source was read
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,7 @@ class Report:
     unscreened: Sequence[Unscreened]
     warnings: Sequence[str]
     versions: Mapping[str, str]
+    serving: Sequence[Serving]
     kind: ReportKind = "patch"  # of a score nothing was written: the decisions are what would be
     what_if: bool = False  # decided anew from the cosines of an earlier job, nothing was written
     claim: str = CLAIM

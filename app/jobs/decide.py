@@ -20,6 +20,7 @@ from app.domain.report import (
     MethodReference,
     ModelReference,
     Report,
+    Serving,
     Summary,
     Unscreened,
 )
@@ -126,6 +127,7 @@ def from_json(value: Mapping[str, Any]) -> Report:
                 for layer in value["layers"]
             ],
             "unscreened": [Unscreened(**part) for part in value["unscreened"]],
+            "serving": [Serving(**system) for system in value["serving"]],
         }
     )
 

@@ -13,6 +13,7 @@ from app.domain.report import (
     LayerReport,
     ModelReference,
     Report,
+    Serving,
     Summary,
 )
 from app.jobs.decide import decided, from_json, method_of, method_reference, what_if
@@ -61,6 +62,7 @@ def report(cosines: Sequence[float | None], method: Method) -> Report:
         unscreened=[],
         warnings=[],
         versions={},
+        serving=[Serving("vLLM", "setting", ["rank"], "its source", "2026-11-21")],
     )
     return decided(undecided, method)
 
