@@ -12,7 +12,9 @@ from transformers import (
     FalconForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
@@ -34,6 +36,8 @@ from transformers import (
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2VLConfig,
@@ -139,11 +143,32 @@ def paligemma() -> PreTrainedModel:
     return PaliGemmaForConditionalGeneration(config)
 
 
+def gemma3() -> PreTrainedModel:
+    text = Gemma3TextConfig(**GROUPED, head_dim=8)
+    vision = SiglipVisionConfig(**VISION, vision_use_head=False)
+    config = Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=63
+    )
+    return Gemma3ForConditionalGeneration(config)
+
+
+ROPE = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10_000.0}
+QWEN_TEXT = {**GROUPED, "rope_parameters": ROPE}
+
+
 def qwen2_vl() -> PreTrainedModel:
-    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10_000.0}
     vision = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
-    config = Qwen2VLConfig(text_config={**GROUPED, "rope_parameters": rope}, vision_config=vision)
+    config = Qwen2VLConfig(text_config=QWEN_TEXT, vision_config=vision)
     return Qwen2VLForConditionalGeneration(config)
+
+
+def qwen2_5_vl() -> PreTrainedModel:
+    vision = {"depth": 1, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2}
+    config = Qwen2_5_VLConfig(
+        text_config=QWEN_TEXT,
+        vision_config={**vision, "intermediate_size": 16, "fullatt_block_indexes": [0]},
+    )
+    return Qwen2_5_VLForConditionalGeneration(config)
 
 
 TARGETS = {
@@ -168,7 +193,9 @@ MAKERS = {
     "qwen3_moe": qwen3_moe,
     "llava": llava,
     "paligemma": paligemma,
+    "gemma3": gemma3,
     "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
 }
 
 

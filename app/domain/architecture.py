@@ -66,33 +66,35 @@ Source: `transformers/conversion_mapping.py` of 5.23 (before version 5 a model c
 has no row, and its converted modules are not found.
 """
 
-TIED: Mapping[str, tuple[str, str]] = {
-    "bloom": ("lm_head", "transformer.word_embeddings"),
-    "falcon": ("lm_head", "transformer.word_embeddings"),
-    "gemma": ("lm_head", "model.embed_tokens"),
-    "gemma2": ("lm_head", "model.embed_tokens"),
-    "gemma3": ("lm_head", "model.language_model.embed_tokens"),
-    "gemma3_text": ("lm_head", "model.embed_tokens"),
-    "gpt2": ("lm_head", "transformer.wte"),
-    "gpt_bigcode": ("lm_head", "transformer.wte"),
-    "gpt_neox": ("lm_head", "gpt_neox.embed_in"),
-    "gptj": ("lm_head", "transformer.wte"),
-    "llama": ("lm_head", "model.embed_tokens"),
-    "llava": ("lm_head", "model.language_model.embed_tokens"),
-    "mistral": ("lm_head", "model.embed_tokens"),
-    "mixtral": ("lm_head", "model.embed_tokens"),
-    "openai-gpt": ("lm_head", "transformer.tokens_embed"),
-    "opt": ("lm_head", "model.decoder.embed_tokens"),
-    "paligemma": ("lm_head", "model.language_model.embed_tokens"),
-    "phi": ("lm_head", "model.embed_tokens"),
-    "phi3": ("lm_head", "model.embed_tokens"),
-    "qwen2": ("lm_head", "model.embed_tokens"),
-    "qwen2_5_vl": ("lm_head", "model.language_model.embed_tokens"),
-    "qwen2_vl": ("lm_head", "model.language_model.embed_tokens"),
-    "qwen3": ("lm_head", "model.embed_tokens"),
-    "qwen3_moe": ("lm_head", "model.embed_tokens"),
+OUTPUT_HEAD = "lm_head"
+
+TIED_EMBEDDING: Mapping[str, str] = {
+    "bloom": "transformer.word_embeddings",
+    "falcon": "transformer.word_embeddings",
+    "gemma": "model.embed_tokens",
+    "gemma2": "model.embed_tokens",
+    "gemma3": "model.language_model.embed_tokens",
+    "gemma3_text": "model.embed_tokens",
+    "gpt2": "transformer.wte",
+    "gpt_bigcode": "transformer.wte",
+    "gpt_neox": "gpt_neox.embed_in",
+    "gptj": "transformer.wte",
+    "llama": "model.embed_tokens",
+    "llava": "model.language_model.embed_tokens",
+    "mistral": "model.embed_tokens",
+    "mixtral": "model.embed_tokens",
+    "openai-gpt": "transformer.tokens_embed",
+    "opt": "model.decoder.embed_tokens",
+    "paligemma": "model.language_model.embed_tokens",
+    "phi": "model.embed_tokens",
+    "phi3": "model.embed_tokens",
+    "qwen2": "model.embed_tokens",
+    "qwen2_5_vl": "model.language_model.embed_tokens",
+    "qwen2_vl": "model.language_model.embed_tokens",
+    "qwen3": "model.embed_tokens",
+    "qwen3_moe": "model.embed_tokens",
 }
-"""The output head and the embedding whose weight it shares when the model ties them, by model type
+"""The embedding whose weight the output head shares when the model ties them, by model type
 (transformers' `_tied_weights_keys`). A tied checkpoint has no tensor of the head's own.
 """
 
@@ -115,10 +117,9 @@ def tied_embedding(model_type: str | None, module: str, tied: bool | None) -> st
 
     `tied` is what config.json says, None where it says nothing.
     """
-    head, embedding = TIED.get(model_type or "", ("", ""))
     if tied is None:
         tied = model_type in TIED_BY_DEFAULT
-    return embedding if tied and module == head else None
+    return TIED_EMBEDDING.get(model_type or "") if tied and module == OUTPUT_HEAD else None
 
 
 def is_stored_transposed(model_type: str | None, module: str) -> bool:
