@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from app.domain.adapter import TensorEntry
-from app.domain.architecture import BASE_MODEL_PREFIX
+from app.domain.architecture import BASE_MODEL_PREFIX, stored_names, tied_embedding
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,28 @@ class Checkpoint:
     model_type: str | None  # config.json's, e.g. "llama"
     tensors: Mapping[str, ShardTensor]
     digest: str  # SHA-256 (hex) over config.json and every shard's name, size, header and samples
+    tied: bool | None = None  # config.json's tie_word_embeddings, None where it does not say
 
     def weight(self, module: str) -> ShardTensor | None:
-        """The weight of a module by its full name, None where there is none.
+        """The weight of a module by its full name; None where there is none, or where two tensors
+        could be meant.
 
-        Where the checkpoint as a whole was saved with or without the head model's prefix, and the
-        module's name is of the other kind, the prefix is taken off or put on.
+        The module's own name comes first. Else: the name that transformers saves it under
+        (`STORED_AS`); the head model's prefix put on or taken off, where the checkpoint as a whole
+        was saved the other way; and for a tied output head the embedding's weight, the last
+        because transformers too ties nothing that has a tensor of its own.
         """
-        return self.tensors.get(f"{module}.weight") or self.tensors.get(self._other_name(module))
+        if own := self._weight(module):
+            return own
+        embedding = tied_embedding(self.model_type, module, self.tied)
+        return self._weight(embedding) if embedding else None
+
+    def _weight(self, module: str) -> ShardTensor | None:
+        if own := self.tensors.get(f"{module}.weight"):
+            return own
+        others = {f"{name}.weight" for name in stored_names(self.model_type, module)}
+        found = (others | {self._other_name(module)}) & self.tensors.keys()
+        return self.tensors[found.pop()] if len(found) == 1 else None
 
     def _other_name(self, module: str) -> str:
         if self._prefix is None:

@@ -68,7 +68,7 @@ def _state(folder: Path) -> tuple[_FileState, ...]:
 def _read(folder: Path, state: tuple[_FileState, ...]) -> Checkpoint:
     names = {file.name for file in state}
     digest = hashlib.sha256()
-    model_type = _model_type(folder, names, digest.update)
+    config = _config(folder, names, digest.update)
     mapped = _weight_map(folder, names)
     tensors: dict[str, ShardTensor] = {}
     for shard in sorted(mapped):
@@ -78,16 +78,32 @@ def _read(folder: Path, state: tuple[_FileState, ...]) -> Checkpoint:
             if name not in entries:
                 raise _Fault(shard, f"{INDEX} says that it holds {shown(name)}, but it does not")
             tensors[name] = entries[name]
-    return Checkpoint(folder, model_type, tensors, digest.hexdigest())
+    return Checkpoint(folder, _model_type(config), tensors, digest.hexdigest(), _tied(config))
 
 
-def _model_type(folder: Path, names: set[str], note: Callable[[bytes], None]) -> str | None:
+def _config(folder: Path, names: set[str], note: Callable[[bytes], None]) -> Mapping[str, object]:
     if CONFIG not in names:
         raise _Fault(CONFIG, "it is missing")
     raw = (folder / CONFIG).read_bytes()
     note(raw)
-    model_type = _object(raw, CONFIG).get("model_type")
+    return _object(raw, CONFIG)
+
+
+def _model_type(config: Mapping[str, object]) -> str | None:
+    model_type = config.get("model_type")
     return model_type if isinstance(model_type, str) else None
+
+
+def _tied(config: Mapping[str, object]) -> bool | None:
+    """Whether the output head shares the embedding's weight, None where nothing says so.
+
+    A model of text and images may say it in its `text_config` alone; where the two differ the
+    weights are shared, because it is only asked about a head without a tensor of its own.
+    """
+    text = config.get("text_config")
+    places = [config, text] if isinstance(text, dict) else [config]
+    said = [place["tie_word_embeddings"] for place in places if "tie_word_embeddings" in place]
+    return any(value is True for value in said) if said else None
 
 
 def _weight_map(folder: Path, names: set[str]) -> dict[str, list[str] | None]:

@@ -34,7 +34,7 @@ from app.intake.lora_config import LoraConfig, parse_config
 from app.intake.names import is_pickle_name, refuse_file
 from app.intake.patterns import Patterns
 from app.intake.safetensors_header import Header, read_header
-from app.intake.tensor_keys import Side, parse_key
+from app.intake.tensor_keys import Side, TensorKey, check_spelling, parse_key
 
 
 def read_manifest(
@@ -150,12 +150,15 @@ def _modules(header: Header, config: LoraConfig) -> tuple[LoraModule, ...]:
 
 
 def _pairs(header: Header) -> dict[str, dict[Side, TensorEntry]]:
-    """By module: its tensors by side. Two names never give one place, see `parse_key`."""
+    """By module: its tensors by side. In one spelling, two names never give one place."""
     pairs: dict[str, dict[Side, TensorEntry]] = {}
+    first: TensorKey | None = None
     for tensor in header.tensors:
-        module, side = parse_key(tensor.name)
+        key = parse_key(tensor.name)
+        first = first or key
+        check_spelling(tensor.name, key, first)
         _check_matrix(tensor)
-        pairs.setdefault(module, {})[side] = tensor
+        pairs.setdefault(key.module, {})[key.side] = tensor
     return pairs
 
 

@@ -101,6 +101,67 @@ def test_a_config_without_a_model_type_gives_none(tmp_path: Path) -> None:
     assert read(folder).model_type is None
 
 
+def found(folder: Path, config: dict[str, object], names: list[str], module: str) -> str | None:
+    """The tensor of a checkpoint with these tensors that is the module's weight."""
+    checkpoint(folder, [(name, [4, 6]) for name in names])
+    (folder / "config.json").write_text(json.dumps(config))
+    weight = read(folder).weight(module)
+    return weight.entry.name if weight else None
+
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(
+    ("config", "names", "tensor"),
+    [
+        ({"model_type": "llama", "tie_word_embeddings": True}, [EMBEDDING], EMBEDDING),
+        ({"model_type": "llama", "tie_word_embeddings": False}, [EMBEDDING], None),
+        ({"model_type": "llama"}, [EMBEDDING], None),
+        ({"model_type": "gemma2"}, [EMBEDDING], EMBEDDING),
+        ({"model_type": "gemma2", "tie_word_embeddings": False}, [EMBEDDING], None),
+        ({"model_type": "gemma2", "tie_word_embeddings": None}, [EMBEDDING], None),
+        ({"model_type": "unheard-of", "tie_word_embeddings": True}, [EMBEDDING], None),
+        (
+            {"model_type": "llama", "tie_word_embeddings": True},
+            [EMBEDDING, "lm_head.weight"],
+            "lm_head.weight",
+        ),
+        ({"model_type": "gemma2"}, ["embed_tokens.weight"], "embed_tokens.weight"),
+        ({"model_type": "gpt2"}, ["wte.weight"], "wte.weight"),
+        (
+            {"model_type": "qwen2_vl", "text_config": {"tie_word_embeddings": True}},
+            [EMBEDDING],
+            EMBEDDING,
+        ),
+        ({"model_type": "qwen2_vl", "text_config": "x"}, [EMBEDDING], None),
+    ],
+)
+def test_a_tied_head_is_the_embedding_where_the_config_or_the_type_says_so(
+    config: dict[str, object], names: list[str], tensor: str | None, tmp_path: Path
+) -> None:
+    assert found(tmp_path, config, names, "lm_head") == tensor
+
+
+LAYER, SAVED = "model.vision_tower.q", "vision_tower.q.weight"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names", "tensor"),
+    [
+        ("llava", [SAVED], SAVED),
+        ("llava", ["vision_tower.vision_model.q.weight"], "vision_tower.vision_model.q.weight"),
+        ("llava", [SAVED, "vision_tower.vision_model.q.weight"], None),  # which one is meant?
+        ("llava", [SAVED, f"{LAYER}.weight"], f"{LAYER}.weight"),
+        ("gpt_neox", [SAVED], None),
+    ],
+)
+def test_a_renamed_part_is_found_only_where_one_tensor_can_be_meant(
+    model_type: str, names: list[str], tensor: str | None, tmp_path: Path
+) -> None:
+    assert found(tmp_path, {"model_type": model_type}, names, LAYER) == tensor
+
+
 def test_a_pickled_checkpoint_is_told_to_be_converted(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "m", SHAPES)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")

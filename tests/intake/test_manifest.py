@@ -143,7 +143,8 @@ PRE = f"base_model.model.{Q_PROJ}"
 @pytest.mark.parametrize(
     ("name", "feature"),
     [
-        (f"{PRE}.lora_A.default.weight", "the adapter's name"),
+        (f"{PRE}.lora_A.default.weight", "the adapter's name beside keys without it"),
+        (f"{PRE}.lora_A.mine.weight", "the adapter's name in it"),
         (f"{PRE}.lora_magnitude_vector", "DoRA"),
         (f"{PRE}.lora_magnitude_vector.default.weight", "DoRA"),
         (f"{PRE}.lora_B.bias", "bias"),
@@ -168,6 +169,19 @@ def test_other_formats_are_named_with_the_tensor(name: str, feature: str, tmp_pa
     with pytest.raises(UnsupportedAdapter, match=feature) as caught:
         read_manifest(adapter(tmp_path, weights=raw))
     assert caught.value.facts["where"] == f"{WEIGHTS_FILE}, tensor {name}"
+
+
+def test_keys_with_pefts_default_adapter_name_are_the_same_modules(tmp_path: Path) -> None:
+    named = [(name.replace(".weight", ".default.weight"), shape) for name, shape in pair()]
+    (module,) = read_manifest(adapter(tmp_path, weights=weights(named))).modules
+    assert module.name == Q_PROJ
+    assert module.lora_a.name == f"{PRE}.lora_A.default.weight"
+
+
+def test_the_default_name_without_the_prefix_is_still_refused(tmp_path: Path) -> None:
+    raw = weights([(f"{Q_PROJ}.lora_A.default.weight", [2, 6])])
+    with pytest.raises(UnsupportedAdapter, match="without PEFT's"):
+        read_manifest(adapter(tmp_path, weights=raw))
 
 
 @pytest.mark.parametrize("name", ["x", f"{PRE}.lora_C.weight", "base_model.model.lora_A.weight"])

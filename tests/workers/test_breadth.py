@@ -1,0 +1,528 @@
+"""Which architectures and configurations work, row by row, and what becomes of the others.
+
+Models are tiny and random, made with transformers; adapters are made with PEFT. Nothing here uses
+our own join: weights come from the modules of the loaded model.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.auto import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
+from transformers.pytorch_utils import Conv1D
+
+from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE, AdapterManifest, StoredModule
+from app.domain.architecture import (
+    BASE_MODEL_PREFIX,
+    OUTPUT_HEAD,
+    STORED_AS,
+    TIED_BY_DEFAULT,
+    TIED_EMBEDDING,
+    is_stored_transposed,
+)
+from app.domain.checkpoint import Checkpoint
+from app.domain.errors import (
+    AdapterSafetyError,
+    ModelShapesDiffer,
+    ModulesNotInModel,
+    UnsupportedAdapter,
+)
+from app.domain.method import SafeLora, Selection
+from app.domain.report import Report
+from app.intake.checkpoint import read_checkpoint
+from app.intake.manifest import read_manifest
+from app.intake.preflight import check_fit
+from tests.alignment import reference
+from tests.factory import MAKERS, World, make_world, save_adapter
+from workers.output import write_patched_adapter
+from workers.pipeline import NamedCheckpoint, PatchInput
+
+METHOD = SafeLora("approximate", select=Selection("fraction", 0.5))
+COSINE_TOLERANCE = 1e-6
+B_TOLERANCE = 1e-5  # relative
+WEIGHT_TOLERANCE = 2e-6  # absolute, because PEFT merges in float32
+LOGIT_TOLERANCE = 1e-4  # of the largest logit, because float32 sums go through all layers
+TOKENS = torch.arange(8)[None]
+
+Change = Callable[[World], None]
+"""Alters the files of a world before it is used."""
+
+
+# ----------------------------------------------------------------------------- changes of the files
+def rename(path: Path, to: Callable[[str], str]) -> None:
+    tensors = {to(name): tensor for name, tensor in load_file(path).items()}
+    save_file(tensors, path, {"format": "pt"})
+
+
+def keys(to: Callable[[str], str]) -> Change:
+    return lambda world: rename(world.adapter / WEIGHTS_FILE, to)
+
+
+def named(adapter: str) -> Callable[[str], str]:
+    return lambda key: key.replace(".weight", f".{adapter}.weight")
+
+
+def only_a_named(key: str) -> str:
+    return key.replace("lora_A.weight", "lora_A.default.weight")
+
+
+def without_prefix(key: str) -> str:
+    return key.removeprefix("base_model.model.")
+
+
+def as_llava_was_before_4_52(key: str) -> str:
+    return key.replace("model.model.language_model.", "model.language_model.model.")
+
+
+def with_the_towers_of_transformers_4(world: World) -> None:
+    for folder in (world.base, world.chat):
+        rename(
+            folder / "model.safetensors",
+            lambda name: name.replace("vision_tower.", "vision_tower.vision_model."),
+        )
+
+
+def without_a_word_on_tying(world: World) -> None:
+    """As config.json of GPT-2 on the Hub: the model type's default holds."""
+    for folder in (world.base, world.chat):
+        said = json.loads((folder / "config.json").read_text())
+        del said["tie_word_embeddings"]
+        (folder / "config.json").write_text(json.dumps(said))
+
+
+def linear_experts(*targets: str) -> Change:
+    """An adapter as transformers 4 had it: each expert's projections and the router are linear
+    modules, by the names that the checkpoint still has."""
+
+    def write(world: World) -> None:
+        lora = {}
+        for name, weight in load_file(world.chat / "model.safetensors").items():
+            if weight.ndim == 2 and name.split(".")[-2] in targets:
+                key = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+                lora[f"{key}A.weight"] = torch.randn(4, weight.shape[1]) * 0.1
+                lora[f"{key}B.weight"] = torch.randn(weight.shape[0], 4) * 0.1
+        save_file(lora, world.adapter / WEIGHTS_FILE, {"format": "pt"})
+        said = json.loads((world.adapter / CONFIG_FILE).read_text())
+        said["target_modules"] = list(targets)
+        (world.adapter / CONFIG_FILE).write_text(json.dumps(said))
+
+    return write
+
+
+def with_a_larger_vocabulary(world: World) -> None:
+    model = world.chat_model()
+    model.resize_token_embeddings(72, mean_resizing=False)
+    model.save_pretrained(world.chat)
+
+
+def of_the_language_model_alone(world: World) -> None:
+    model = MAKERS["llama"]()
+    save_adapter(model, world.adapter, "llama")
+
+
+# --------------------------------------------------------------------------------------------- rows
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of what is supported."""
+
+    architecture: str
+    kind: str
+    comment: str = ""
+    lora: Mapping[str, object] = field(default_factory=dict)
+    change: Change | None = None
+    refused: tuple[type[AdapterSafetyError], str] | None = None  # the class, what it must name
+
+    def __str__(self) -> str:
+        return f"{self.architecture}: {self.kind}"
+
+    def world(self, folder: Path) -> World:
+        world = make_world(folder, self.architecture, **self.lora)
+        if self.change:
+            self.change(world)
+        return world
+
+
+ALL = {"target_modules": "all-linear"}
+HEAD = {"target_modules": ["lm_head"]}
+Q_V = {"target_modules": ["q_proj", "v_proj"]}
+TIED_HEAD = "config.json ties the head: its weight is the embedding's"
+
+SUPPORTED = (
+    Row("llama", "all-linear", "grouped-query attention: k and v are narrower than q", ALL),
+    Row("llama", "lm_head", "untied", HEAD),
+    Row("llama", "adapter name in the keys", ".default. only", Q_V, keys(named("default"))),
+    Row(
+        "mistral",
+        "regex target_modules",
+        "the regex is never run: the tensors decide",
+        {"target_modules": r".*layers\.[01]\.(self_attn\.(q|k)|mlp\.down)_proj"},
+    ),
+    Row("qwen2", "use_rslora", "biases on q, k and v", {**ALL, "use_rslora": True}),
+    Row("tied qwen2", "lm_head", TIED_HEAD, {"target_modules": ["lm_head", "q_proj"]}),
+    Row(
+        "qwen3",
+        "rank_pattern and alpha_pattern",
+        "first matching key wins, as in PEFT",
+        {
+            **ALL,
+            "rank_pattern": {r"layers\.1\..*_proj": 2, "q_proj": 6},
+            "alpha_pattern": {"v_proj": 32},
+        },
+    ),
+    Row("gemma2", "all-linear", "tied, but PEFT's all-linear leaves the head out", ALL),
+    Row("gemma2", "lm_head", TIED_HEAD, HEAD),
+    Row(
+        "gemma3_text",
+        "layers_to_transform",
+        lora={**Q_V, "layers_to_transform": [1], "layers_pattern": "layers"},
+    ),
+    Row("gemma3_text", "lm_head", "tied by default", HEAD, without_a_word_on_tying),
+    Row(
+        "phi3",
+        "fused projections",
+        "qkv_proj and gate_up_proj are one module each",
+        {"target_modules": ["qkv_proj", "gate_up_proj"]},
+    ),
+    Row("gpt2", "all-linear", "Conv1D: weights stored as (d_in, d_out)", ALL),
+    Row("gpt2", "lm_head", TIED_HEAD, {**HEAD, "fan_in_fan_out": False}, without_a_word_on_tying),
+    Row("gpt2", "adapter name in the keys", ".default. only", ALL, keys(named("default"))),
+    Row(
+        "opt",
+        "exclude_modules",
+        "with project_in and project_out",
+        {**ALL, "exclude_modules": ["fc1", "k_proj"]},
+    ),
+    Row("opt", "lm_head", TIED_HEAD, HEAD),
+    Row("gpt_neox", "all-linear", "fused query_key_value", ALL),
+    Row("gpt_neox", "lm_head", "saved as embed_out", {"target_modules": ["lm_head", "dense"]}),
+    Row("falcon", "all-linear", "fused query_key_value", ALL),
+    Row("falcon", "lm_head", TIED_HEAD, HEAD),
+    Row("mixtral", "attention", "", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
+    Row("qwen3_moe", "attention", "", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
+    Row("llava", "all-linear", "language and vision tower, projector", ALL),
+    Row("llava", "lm_head", "saved as language_model.lm_head", HEAD),
+    Row(
+        "llava",
+        "towers as saved by transformers 4",
+        "vision_tower.vision_model. in the checkpoint",
+        ALL,
+        with_the_towers_of_transformers_4,
+    ),
+    Row(
+        "llava",
+        "keys as saved before transformers 4.52",
+        "language_model.model. in the adapter",
+        {"target_modules": r".*language_model.*(q|v)_proj"},
+        keys(as_llava_was_before_4_52),
+    ),
+    Row("llava", "adapter name in the keys", ".default. only", Q_V, keys(named("default"))),
+    Row("paligemma", "all-linear", "language and vision tower, projector", ALL),
+    Row("paligemma", "lm_head", TIED_HEAD, HEAD),
+    Row("gemma3", "all-linear", "language and vision tower", ALL),
+    Row("qwen2_vl", "all-linear", "language and vision tower", ALL),
+    Row("qwen2_5_vl", "all-linear", "language and vision tower", ALL),
+)
+
+LINEAR_EXPERTS = (
+    Row(
+        "mixtral",
+        "experts and router as linear modules",
+        "adapters trained under transformers 4; PEFT joins the experts when it loads them",
+        Q_V,
+        linear_experts("w1", "w2", "w3", "gate", "q_proj"),
+    ),
+    Row(
+        "qwen3_moe",
+        "experts and router as linear modules",
+        "adapters trained under transformers 4; PEFT joins the experts when it loads them",
+        Q_V,
+        linear_experts("gate_proj", "up_proj", "down_proj", "gate", "q_proj"),
+    ),
+)
+
+PARAMETERS = (UnsupportedAdapter, "LoRA on parameters .*target_parameters")
+REFUSED = (
+    Row(
+        "tied qwen2",
+        "lm_head, saved with its full weight",
+        "PEFT's default for lm_head; save_embedding_layers=False leaves it out",
+        {**HEAD, "save_embedding_layers": "auto"},
+        refused=(UnsupportedAdapter, r"base_layer.*lm_head\.base_layer\.weight"),
+    ),
+    Row(
+        "llama",
+        "lm_head, resized vocabulary",
+        "base and chat model of different vocabulary size",
+        {"target_modules": ["q_proj", "lm_head"]},
+        with_a_larger_vocabulary,
+        (ModelShapesDiffer, r"lm_head: \[64, 32\] against \[72, 32\]"),
+    ),
+    Row(
+        "llama",
+        "keys without base_model.model.",
+        "PEFT loads nothing from them, but for mixtral, qwen3_moe and llava",
+        Q_V,
+        keys(without_prefix),
+        (UnsupportedAdapter, r"without PEFT's.*q_proj\.lora_A\.weight.*save_pretrained"),
+    ),
+    Row(
+        "llama",
+        "another adapter's name in the keys",
+        "PEFT loads nothing from them",
+        Q_V,
+        keys(named("mine")),
+        (UnsupportedAdapter, r"adapter's name.*q_proj\.lora_A\.mine\.weight.*save_pretrained"),
+    ),
+    Row(
+        "llama",
+        "mixed spellings of the keys",
+        "",
+        Q_V,
+        keys(only_a_named),
+        (UnsupportedAdapter, r"beside keys without.*tensor .*q_proj\.lora_B\.weight"),
+    ),
+    Row("llama", "embedding", "", {"target_modules": ["embed_tokens", "q_proj"]},
+        refused=(UnsupportedAdapter, r"LoRA on an embedding.*embed_tokens\.lora_embedding_A")),
+    Row("llama", "DoRA", "", {**Q_V, "use_dora": True}, refused=(UnsupportedAdapter, "DoRA")),
+    Row("llama", "modules_to_save", "", {**Q_V, "modules_to_save": ["norm"]},
+        refused=(UnsupportedAdapter, "modules_to_save")),
+    Row("mixtral", "all-linear", "PEFT adapts router and experts as parameters", ALL,
+        refused=PARAMETERS),
+    Row("mixtral", "router", "a parameter in transformers 5", {"target_modules": ["gate"]},
+        refused=PARAMETERS),
+    Row("qwen3_moe", "experts", "3-D parameters", {"target_modules": ["gate_proj", "up_proj"]},
+        refused=PARAMETERS),
+    Row(
+        "qwen3_moe",
+        "experts by name",
+        "3-D parameters",
+        {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"]},
+        refused=PARAMETERS,
+    ),
+    Row(
+        "llava",
+        "adapter of the language model alone",
+        "its names have another root",
+        Q_V,
+        of_the_language_model_alone,
+        (ModulesNotInModel, r"model\.layers\.0\.self_attn\.q_proj"),
+    ),
+)  # fmt: skip
+
+PEFTS_WARNINGS = (
+    pytest.mark.filterwarnings("ignore:Model (has|with) `tie_word_embeddings=True`"),
+    # because PEFT tells that merging a tied head needs care, which `untie` below takes
+    pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),
+    # because that is PEFT's default, and a refused row shows what becomes of it
+    pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match"),
+    # because PEFT writes patterns for experts that it then does not find
+)
+pytestmark = list(PEFTS_WARNINGS)
+
+
+# ------------------------------------------------------------------------------------------ helpers
+def checkpoint(folder: Path) -> Checkpoint:
+    return read_checkpoint(folder, field="model", model="org/model")
+
+
+def stored(manifest: AdapterManifest) -> list[StoredModule]:
+    return [
+        StoredModule(m.name, m.rank, m.alpha, m.d_out, m.d_in, m.lora_b.dtype)
+        for m in manifest.modules
+    ]
+
+
+def patched(world: World, out: Path) -> Report:
+    """Through every gate that a job goes through."""
+    manifest = read_manifest(world.adapter)
+    base, chat = checkpoint(world.base), checkpoint(world.chat)
+    check_fit(stored(manifest), base, chat, "org/base", "org/chat")
+    models = (NamedCheckpoint("org/base", base), NamedCheckpoint("org/chat", chat))
+    out.mkdir()
+    return write_patched_adapter(
+        PatchInput(world.adapter, manifest, *models, METHOD),
+        out,
+        threads=1,
+        on_module=lambda _: None,
+    )
+
+
+def load(world: World, folder: Path) -> PreTrainedModel:
+    model = type(MAKERS[world.architecture]()).from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
+
+
+def untie(model: PreTrainedModel) -> PreTrainedModel:
+    """As PEFT advises before merging into a tied head: it would change the embedding as well."""
+    head = model.get_output_embeddings()
+    if head.weight is model.get_input_embeddings().weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
+        model.config.get_text_config().tie_word_embeddings = False
+    return model
+
+
+def theirs(name: str, model: PreTrainedModel) -> str:
+    """The module in a model of transformers 5 that an older adapter's name means."""
+    new = name.replace("language_model.model.", "model.language_model.", 1)
+    return name if name in dict(model.named_modules()) else new
+
+
+def dense(model: PreTrainedModel, name: str) -> Tensor:
+    """The module's weight as `(d_out, d_in)` float64."""
+    module = model.get_submodule(theirs(name, model))
+    weight = module.weight.detach().double()
+    return weight.T if isinstance(module, Conv1D) else weight
+
+
+def set_by_hand(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedModel:
+    with torch.no_grad():
+        for name, weight in weights.items():
+            module = model.get_submodule(theirs(name, model))
+            module.weight.copy_(weight.T if isinstance(module, Conv1D) else weight)
+    return model
+
+
+def logits(model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return model(input_ids=TOKENS).logits.double()
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).abs().max() <= LOGIT_TOLERANCE * expected.abs().max())
+
+
+def expected_weights(world: World, report: Report, out: Path) -> dict[str, Tensor]:
+    """`W + s C B A` where projected, else `W + s B A`; each cosine and B is checked on the way."""
+    before, after = load_file(world.adapter / WEIGHTS_FILE), load_file(out / WEIGHTS_FILE)
+    base, chat = load(world, world.base), load(world, world.chat)
+    modules = {module.name: module for module in read_manifest(world.adapter).modules}
+    assert before.keys() == after.keys()
+    assert list(modules) == [layer.module for layer in report.layers]
+    expected, cosines = {}, []
+    for layer in report.layers:
+        module = modules[layer.module]
+        a, b = before[module.lora_a.name], before[module.lora_b.name]
+        w_chat, w_base = dense(chat, module.name), dense(base, module.name)
+        c = reference.projector(w_chat, w_base, METHOD)
+        cosines.append(reference.cosine(c, a, b))
+        assert layer.cosine == pytest.approx(cosines[-1], abs=COSINE_TOLERANCE)
+        final = c @ b.double() if layer.decision == "projected" else b.double()
+        error = torch.linalg.norm(after[module.lora_b.name].double() - final)
+        assert error <= B_TOLERANCE * torch.linalg.norm(final)
+        assert torch.equal(after[module.lora_a.name], a)
+        expected[module.name] = w_chat + module.scaling * final @ a.double()
+    picked = {i for i, layer in enumerate(report.layers) if layer.decision == "projected"}
+    assert picked == reference.selected(cosines, METHOD.select)
+    return expected
+
+
+# -------------------------------------------------------------------------------------------- tests
+@pytest.mark.parametrize("row", SUPPORTED, ids=str)
+def test_a_supported_row_agrees_with_the_formulas_and_with_peft(row: Row, tmp_path: Path) -> None:
+    world = row.world(tmp_path)
+    out = tmp_path / "out"
+    expected = expected_weights(world, patched(world, out), out)
+    merged = PeftModel.from_pretrained(untie(load(world, world.chat)), str(out)).merge_and_unload()
+    for name, weight in expected.items():
+        assert torch.allclose(dense(merged, name), weight, atol=WEIGHT_TOLERANCE), name
+    chat = untie(load(world, world.chat))
+    plain = logits(chat)
+    by_hand = logits(set_by_hand(chat, expected))
+    assert close(logits(merged), by_hand)
+    assert not close(plain, by_hand)
+    loaded = PeftModel.from_pretrained(load(world, world.chat), str(out))  # tied, not merged
+    assert close(logits(loaded), by_hand)
+
+
+@pytest.mark.parametrize("row", LINEAR_EXPERTS, ids=str)
+def test_experts_adapted_one_by_one_agree_with_the_formulas_and_with_peft(
+    row: Row, tmp_path: Path
+) -> None:
+    """By the checkpoint's names, because the loaded model has its experts in one parameter."""
+    world, out = row.world(tmp_path), tmp_path / "out"
+    report = patched(world, out)
+    assert {layer.kind for layer in report.layers} >= {"gate", "q_proj"}
+    base, chat = (load_file(folder / "model.safetensors") for folder in (world.base, world.chat))
+    lora, expected = load_file(world.adapter / WEIGHTS_FILE), dict(chat)
+    for layer in report.layers:
+        name, key = f"{layer.module}.weight", f"base_model.model.{layer.module}.lora_"
+        a, b = lora[f"{key}A.weight"].double(), lora[f"{key}B.weight"].double()
+        c = reference.projector(chat[name], base[name], METHOD)
+        assert layer.cosine == pytest.approx(reference.cosine(c, a, b), abs=COSINE_TOLERANCE)
+        final = c @ b if layer.decision == "projected" else b
+        expected[name] = (chat[name].double() + 2 * final @ a).float()  # s = 8 / 4
+    merged = PeftModel.from_pretrained(load(world, world.chat), str(out)).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    found = load_file(tmp_path / "merged" / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.allclose(found[name], weight, atol=WEIGHT_TOLERANCE), name
+    save_file(expected, world.chat / "model.safetensors", {"format": "pt"})
+    assert close(logits(merged.eval()), logits(load(world, world.chat)))
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=str)
+def test_a_refused_row_names_what_it_is(row: Row, tmp_path: Path) -> None:
+    world = row.world(tmp_path)
+    kind, named_in_message = row.refused or (AdapterSafetyError, "")
+    with pytest.raises(kind, match=named_in_message):
+        patched(world, tmp_path / "out")
+
+
+@pytest.mark.parametrize("spelling", [without_prefix, named("mine")], ids=["no prefix", "mine"])
+def test_what_is_refused_for_its_spelling_peft_does_not_load_either(
+    spelling: Callable[[str], str], tmp_path: Path
+) -> None:
+    """If this fails, PEFT has learned to read the spelling, and we may accept it."""
+    world = make_world(tmp_path)
+    rename(world.adapter / WEIGHTS_FILE, spelling)
+    with pytest.warns(UserWarning, match="Found missing adapter keys"):
+        PeftModel.from_pretrained(world.chat_model(), str(world.adapter))
+
+
+@pytest.mark.parametrize("architecture", MAKERS)
+def test_every_linear_module_of_a_saved_model_is_found_with_its_own_values(
+    architecture: str, tmp_path: Path
+) -> None:
+    model = MAKERS[architecture]()
+    model.save_pretrained(tmp_path)
+    saved = checkpoint(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    assert linear
+    for name, module in linear.items():
+        found = saved.weight(name)
+        assert found, name
+        assert torch.equal(tensors[found.entry.name], module.weight), name
+        assert is_stored_transposed(saved.model_type, name) == isinstance(module, Conv1D)
+
+
+def class_of(model_type: str) -> type[PreTrainedModel]:
+    config = CONFIG_MAPPING[model_type]
+    if config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[config]
+    return MODEL_FOR_CAUSAL_LM_MAPPING[config]
+
+
+@pytest.mark.parametrize("model_type", sorted({*BASE_MODEL_PREFIX, *TIED_EMBEDDING, *STORED_AS}))
+def test_the_tables_say_what_transformers_says(model_type: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    config = CONFIG_MAPPING[model_type].from_pretrained(tmp_path)
+    kind = class_of(model_type)
+    if model_type in BASE_MODEL_PREFIX:
+        assert BASE_MODEL_PREFIX[model_type] == kind.base_model_prefix
+    tied = {f"{OUTPUT_HEAD}.weight": f"{TIED_EMBEDDING[model_type]}.weight"}
+    assert kind._tied_weights_keys == tied
+    assert (model_type in TIED_BY_DEFAULT) == config.tie_word_embeddings
