@@ -38,7 +38,7 @@ from app.domain.errors import (
     ModulesNotInModel,
     UnsupportedAdapter,
 )
-from app.domain.method import SafeLora, Selection
+from app.domain.method import Method, Selection
 from app.domain.report import Report
 from app.intake.checkpoint import read_checkpoint
 from app.intake.manifest import read_manifest
@@ -48,7 +48,7 @@ from tests.factory import MAKERS, World, make_world, save_adapter
 from workers.output import write_patched_adapter
 from workers.pipeline import NamedCheckpoint, PatchInput
 
-METHOD = SafeLora("approximate", select=Selection("fraction", 0.5))
+METHOD = Method("approximate", select=Selection("fraction", 0.5))
 COSINE_TOLERANCE = 1e-6
 B_TOLERANCE = 1e-5  # relative
 WEIGHT_TOLERANCE = 2e-6  # absolute, because PEFT merges in float32
