@@ -119,10 +119,16 @@ def _outcome(
     return Scored(
         measures=found.measures,
         alignment_norm=found.alignment_norm,
-        note=found.note,
+        note="; ".join(filter(None, [_joined(module, models), found.note])),
         rounding=weights.propose(module.lora_b, final),
         pdst_if_selected=distance_figure(final, found.c_b),
     )
+
+
+def _joined(module: LoraModule, models: ModelPair) -> str:
+    """Says so where the checkpoint has the module's weight under another name."""
+    stored = models.chat.weight(module.name).name
+    return "" if stored == f"{module.name}.weight" else f"its weight in the checkpoint is {stored}"
 
 
 def _factor(weights: PatchedWeights, entry: TensorEntry) -> Tensor:
