@@ -1,5 +1,6 @@
 """What goes over the wire. Requests forbid unknown fields, so that a typing error is told."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from app.domain.method import (
     SelectBy,
     Selection,
 )
+from app.jobs.decide import method_reference
 from app.jobs.submit import JobRequest
 
 EXAMPLE_ADAPTER = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
@@ -213,7 +215,7 @@ class JobOut(BaseModel):
             adapter=job.adapter,
             base_model=job.base_model,
             chat_model=job.chat_model,
-            method=_method(job.method),
+            method=asdict(method_reference(job.method)),
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
@@ -241,18 +243,6 @@ def adapter_path(adapter_id: str) -> str:
 
 def job_path(job_id: str) -> str:
     return f"/v1/jobs/{job_id}"
-
-
-def _method(method: Method) -> dict[str, Any]:
-    return {
-        "name": method.name,
-        "projector": method.projector,
-        "energy": method.resolved_energy,
-        "rank": method.rank,
-        "select": {"by": method.select.by, "value": method.select.value},
-        "factor": method.factor,
-        "rescale": method.rescale,
-    }
 
 
 def _problem(job: Job) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +46,13 @@ def _finished(
 ) -> dict[str, Any]:
     uploaded = client.upload(adapter)
     job = client.submit(
-        {"kind": "patch", "adapter": uploaded["id"], **models, "method": method_json(method)}
+        {"kind": "patch", "adapter": uploaded["id"], **models, "method": asdict(method)}
     )
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("patching", total=len(uploaded["modules"]))
         for event in client.events(job["id"]):
             bar.update(task, completed=event.data.get("done"))
     return client.job(job["id"])
-
-
-def method_json(method: Method) -> dict[str, Any]:
-    """The method as `POST /v1/jobs` takes it."""
-    select = {"by": method.select.by, "value": method.select.value}
-    return {
-        "name": method.name,
-        "projector": method.projector,
-        "energy": method.energy,
-        "rank": method.rank,
-        "select": select,
-        "factor": method.factor,
-        "rescale": method.rescale,
-    }
 
 
 def _download(client: Client, job_id: str, out: Path) -> None:

@@ -103,15 +103,7 @@ def to_job(row: Row[Any]) -> Job:
 
 def method_json(method: Method) -> Json:
     """A method as JSON; `to_method` is its inverse."""
-    return {
-        "name": method.name,
-        "projector": method.projector,
-        "energy": method.energy,
-        "rank": method.rank,
-        "select": {"by": method.select.by, "value": method.select.value},
-        "factor": method.factor,
-        "rescale": method.rescale,
-    }
+    return asdict(method)
 
 
 def to_method(value: Mapping[str, Any]) -> Method:

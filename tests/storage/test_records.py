@@ -1,5 +1,6 @@
 """The records on SQLite and PostgreSQL: what is kept, listed, and kept only once."""
 
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -214,8 +215,11 @@ def test_a_closed_database_opens_again(records: SqlRecords) -> None:
     assert records.job(job.id) == job
 
 
-def test_a_sqlite_reader_does_not_wait_for_a_writer(sqlite_with_schema: Path) -> None:
-    records = SqlRecords(f"sqlite:///{sqlite_with_schema}")
+def test_a_sqlite_reader_does_not_wait_for_a_writer(
+    sqlite_with_schema: Path, tmp_path: Path
+) -> None:
+    shutil.copy(sqlite_with_schema, tmp_path / "own.sqlite3")
+    records = SqlRecords(f"sqlite:///{tmp_path / 'own.sqlite3'}")
     job = a_kept_job(records)
     with records._database.write():
         assert records.job(job.id) == job
