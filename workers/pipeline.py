@@ -1,61 +1,28 @@
-"""The main job: load -> align -> project -> save, module by module. Knows no Celery."""
+"""The main job: load -> align -> project -> save, module by module. Knows no Celery.
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+Adapters of one pair of models go together: their `B` columns stand side by side, and each module's
+alignment is read once for all of them.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from app.alignment.blocks import torch_threads
-from app.alignment.lora import LoraPair
-from app.alignment.projection import DifferenceNotFinite, Skipped, project
-from app.alignment.replacement import distance_figure, replacement
-from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, TensorEntry
-from app.domain.checkpoint import Checkpoint
-from app.domain.errors import NonFiniteTensor
-from app.domain.method import Method
-from app.domain.report import ModelReference, Report, ReportKind
-from workers.checkpoints import ModelPair, finite, open_pair, read_tensor
-from workers.patched_weights import PatchedWeights, patched_weights
-from workers.reporting import Outcome, Scored, build_report
+from app.domain.adapter import module_order
+from app.domain.errors import AdapterSafetyError
+from app.domain.report import Report, ReportKind
+from workers.alignments import Alignments
+from workers.checkpoints import open_pair
+from workers.run import NamedCheckpoint, OnModule, PatchInput, Progress, Run
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
-class NamedCheckpoint:
-    """A model as the job named it, and where its weights are."""
-
-    id: str
-    checkpoint: Checkpoint
-    revision: str | None = None
-
-    @property
-    def reference(self) -> ModelReference:
-        return ModelReference(self.id, self.revision, self.checkpoint.digest)
-
-
-@dataclass(frozen=True)
-class PatchInput:
-    """Everything a patch depends on; the same input gives the same bytes."""
-
-    folder: Path  # holds the adapter's validated files
-    manifest: AdapterManifest
-    base: NamedCheckpoint
-    chat: NamedCheckpoint
-    method: Method
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One more module is done."""
-
-    done: int
-    total: int
-    module: str
-    cosine: float | None  # None where the module was skipped
-
-
-OnModule = Callable[[Progress], None]
+__all__ = ["NamedCheckpoint", "OnModule", "PatchInput", "Progress", "Run", "patch", "score"]
 
 
 def patch(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) -> Report:
@@ -64,86 +31,81 @@ def patch(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) ->
     `on_module` is called after each module and may raise (`Stopped`) to end the work. Raises
     NonFiniteTensor, naming the tensor, for NaN or infinity in the adapter or in a model.
     """
-    with patched_weights(given.folder / WEIGHTS_FILE, out) as weights:
-        report = _examined(given, weights, "patch", threads, on_module)
-        chosen = {layer.module for layer in report.layers if layer.decision == "projected"}
-        places = [module.lora_b for module in given.manifest.modules if module.name in chosen]
-        weights.publish(places, out / WEIGHTS_FILE)
-    return report
+    return _alone(given, out, "patch", threads, on_module)
 
 
 def score(given: PatchInput, work: Path, *, threads: int, on_module: OnModule) -> Report:
     """The report that `patch` would give, and nothing else; `work` is for a scratch file."""
-    with patched_weights(given.folder / WEIGHTS_FILE, work) as weights:
-        return _examined(given, weights, "score", threads, on_module)
+    return _alone(given, work, "score", threads, on_module)
 
 
-def _examined(
-    given: PatchInput,
-    weights: PatchedWeights,
-    kind: ReportKind,
-    threads: int,
-    on_module: OnModule,
+def _alone(
+    given: PatchInput, out: Path, kind: ReportKind, threads: int, on_module: OnModule
 ) -> Report:
+    run = Run(given, out, kind, on_module)
+    examine([run], threads=threads)
+    return run.result()
+
+
+def examine(runs: Sequence[Run], *, threads: int) -> None:
+    """Bring each run to its report or its fault. All are of the same two models."""
+    chat, base = runs[0].given.chat, runs[0].given.base
     with (
+        ExitStack() as files,
         torch_threads(1),
-        open_pair(given.chat.checkpoint, given.base.checkpoint, threads=threads) as models,
+        open_pair(chat.checkpoint, base.checkpoint, threads=threads) as models,
     ):
-        outcomes = list(_outcomes(given, models, weights, on_module))
-    references = (given.base.reference, given.chat.reference)
-    return build_report(given.manifest, *references, given.method, outcomes, kind)
+        for run in runs:
+            files.enter_context(closing(run))
+        _walk(runs, Alignments(models))
+        for run in runs:
+            _guarded(run, run.finish)
 
 
-def _outcomes(
-    given: PatchInput, models: ModelPair, weights: PatchedWeights, on_module: OnModule
-) -> Iterator[Outcome]:
-    modules = given.manifest.modules
-    for done, module in enumerate(modules, start=1):
-        outcome = _outcome(module, models, weights, given.method)
-        yield outcome
-        on_module(Progress(done, len(modules), module.name, outcome.cosine))
+def _walk(runs: Sequence[Run], alignments: Alignments) -> None:
+    names = {name for run in runs for name in run.modules}
+    for name in sorted(names, key=module_order):
+        for group in _groups(name, runs):
+            _module(name, group, alignments)
 
 
-def _outcome(
-    module: LoraModule, models: ModelPair, weights: PatchedWeights, method: Method
-) -> Outcome:
-    a, b = (_factor(weights, entry) for entry in (module.lora_a, module.lora_b))
-    pair = LoraPair(a, b, module.scaling)
+def _groups(name: str, runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """The runs that have the module and go on, by what they must share to be stacked."""
+    groups: dict[Hashable, list[Run]] = {}
+    for run in runs:
+        if name in run.modules and run.fault is None:
+            groups.setdefault(run.shares(name), []).append(run)
+    yield from groups.values()
+
+
+def _module(name: str, runs: Sequence[Run], alignments: Alignments) -> None:
+    """One module of runs that share a projector: their columns side by side, `V` read once."""
+    given = [(run, _guarded(run, partial(run.columns, name))) for run in runs]
+    stacked = [(run, columns) for run, columns in given if columns is not None]
+    if not stacked:
+        return
+    first, _ = stacked[0]
+    module, projection = first.modules[name], first.given.method.projection
     try:
-        found = project(pair, models.difference(module), method)
-    except DifferenceNotFinite:
-        raise _culprit(models, module.name) from None
-    if isinstance(found, Skipped):
-        return found
-    final = replacement(pair, found, method)
-    return Scored(
-        measures=found.measures,
-        alignment_norm=found.alignment_norm,
-        note="; ".join(filter(None, [_joined(module, models), found.note])),
-        rounding=weights.propose(module.lora_b, final),
-        pdst_if_selected=distance_figure(final, found.c_b),
-    )
+        applied = alignments.apply(
+            module, torch.cat([columns for _, columns in stacked], 1), projection
+        )
+    except AdapterSafetyError as error:  # of the models, so of every run
+        for run, _ in stacked:
+            run.fault = error
+        return
+    begin = 0
+    for run, columns in stacked:
+        part = applied.part(slice(begin, begin := begin + columns.shape[1]))
+        _guarded(run, partial(run.take, name, part, alignments.models))
 
 
-def _joined(module: LoraModule, models: ModelPair) -> str:
-    """Says so where the checkpoint has the module's weight under another name."""
-    stored = models.chat.weight(module.name).name
-    return "" if stored == f"{module.name}.weight" else f"its weight in the checkpoint is {stored}"
-
-
-def _factor(weights: PatchedWeights, entry: TensorEntry) -> Tensor:
-    """One factor of the adapter; float64 beyond float32's range counts as infinite, because its
-    squares would be."""
-    tensor = read_tensor(weights.source, entry)
-    finite(tensor.float(), entry.name, "adapter")
-    return tensor
-
-
-def _culprit(models: ModelPair, module: str) -> NonFiniteTensor:
-    """Which of the two models' weights holds the NaN or infinity."""
-
-    for source, model in (("chat model", models.chat), ("base model", models.base)):
-        weight = model.weight(module)
-        if not bool(torch.isfinite(read_tensor(weight.descriptor, weight.entry)).all()):
-            return NonFiniteTensor(tensor=weight.name, source=source)
-    return NonFiniteTensor(tensor=f"{module}.weight", source="difference of chat and base model")
+def _guarded(run: Run, step: Callable[[], T]) -> T | None:
+    """The step's result, None where it went wrong, which ends this run alone."""
+    if run.fault is not None:
+        return None
+    try:
+        return step()
+    except AdapterSafetyError as error:
+        run.fault = error
+        return None

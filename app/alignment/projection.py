@@ -1,7 +1,10 @@
-"""One module: its projector applied to `B`, and what that says about the update."""
+"""One module: a projector applied to columns, and what that says about an adapter's update.
+
+The two steps stand apart, because one reading of `V` serves the columns of many adapters.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,10 +14,23 @@ from app.alignment.blocks import torch_threads
 from app.alignment.difference import Difference
 from app.alignment.lora import LoraPair, Measures, measure, update_norm
 from app.alignment.subspace import Spectrum, project_onto, spectrum
-from app.domain.method import Method
+from app.domain.method import Method, Projection
 from app.domain.report import IDENTITY, ZERO_ALIGNMENT, ZERO_UPDATE
 
 NOISE = 1e-12  # relative; float64 rounding through a few thousand directions stays below it
+
+
+@dataclass(frozen=True)
+class Applied:
+    """`C` applied to the columns that it was given."""
+
+    product: Tensor  # (d_out, n), float32 or float64; without meaning where the norm is zero
+    alignment_norm: float  # ||V||_F
+    note: str = ""
+
+    def part(self, columns: slice) -> "Applied":
+        """What became of some of the columns."""
+        return replace(self, product=self.product[:, columns])
 
 
 @dataclass(frozen=True)
@@ -47,43 +63,62 @@ def project(pair: LoraPair, v: Difference, method: Method) -> Projected | Skippe
 
     Raises DifferenceNotFinite. `pair` must be finite.
     """
-    norm = update_norm(pair)
-    if norm == 0:
-        return Skipped(ZERO_UPDATE, 0.0, None)
-    c_b, alignment_norm, note = _apply(v, pair.b, method)
-    if not math.isfinite(alignment_norm):
+    return zero_update(pair) or examined(pair, apply(v, pair.b, method.projection))
+
+
+def zero_update(pair: LoraPair) -> Skipped | None:
+    """The outcome of a module whose update is zero: `V` need not be read for it."""
+    return None if update_norm(pair) else Skipped(ZERO_UPDATE, 0.0, None)
+
+
+def examined(pair: LoraPair, applied: Applied) -> Projected | Skipped:
+    """What `applied`, which is `C B` of this pair, says about its update (which is not zero)."""
+    if applied.alignment_norm == 0:
+        return Skipped(ZERO_ALIGNMENT, update_norm(pair), 0.0)
+    c_b = applied.product
+    return Projected(c_b, applied.alignment_norm, measure(pair, c_b), applied.note)
+
+
+def apply(v: Difference, columns: Tensor, projection: Projection) -> Applied:
+    """`C @ columns` for `columns` `(d_out, n)`. Raises DifferenceNotFinite."""
+    if projection.projector == "approximate":
+        product, norm = apply_approximate(v, columns)
+        applied = Applied(product, norm)
+    else:
+        with torch_threads(v.pool.threads):
+            found = spectrum(v)
+        applied = apply_spectrum(found, columns, projection)
+    if not math.isfinite(applied.alignment_norm):
         raise DifferenceNotFinite(v.chat.name)
-    if alignment_norm == 0:
-        return Skipped(ZERO_ALIGNMENT, norm, 0.0)
-    return Projected(c_b, alignment_norm, measure(pair, c_b), note)
+    return applied
 
 
-def _apply(v: Difference, b: Tensor, method: Method) -> tuple[Tensor, float, str]:
-    """`(C B, ||V||_F, note)`."""
-    if method.projector == "approximate":
-        return *apply_approximate(v, b), ""
-    with torch_threads(v.pool.threads):
-        found = spectrum(v)
-    if method.projector == "exact" and found.spans_everything:
-        return b.double(), found.norm, f"V has full row rank: {IDENTITY}"
-    basis = _basis(found, method)
-    if method.projector == "subspace" and basis.shape[0] == basis.shape[1]:
-        return b.double(), found.norm, f"the directions span everything: {IDENTITY}"
-    projected = project_onto(basis, b)
-    complement = method.projector == "complement"
-    c_b = b.double() - projected if complement else projected
-    return _without_noise(c_b, b), found.norm, ""
+def apply_spectrum(found: Spectrum, columns: Tensor, projection: Projection) -> Applied:
+    """`C @ columns` in float64, from the left singular vectors of `V`."""
+    if projection.projector == "exact" and found.spans_everything:
+        return Applied(columns.double(), found.norm, f"V has full row rank: {IDENTITY}")
+    basis = _basis(found, projection)
+    if projection.projector == "subspace" and basis.shape[0] == basis.shape[1]:
+        return Applied(columns.double(), found.norm, f"the directions span everything: {IDENTITY}")
+    projected = project_onto(basis, columns)
+    if projection.projector == "complement":
+        projected = columns.double() - projected
+    return Applied(_without_noise(projected, columns), found.norm)
 
 
-def _without_noise(c_b: Tensor, b: Tensor) -> Tensor:
-    """Zero where the projection left only rounding: its direction would mean nothing."""
-    left, whole = (torch.linalg.vector_norm(t, dtype=torch.float64) for t in (c_b, b))
-    return c_b if left > NOISE * whole else torch.zeros_like(c_b)
+def _without_noise(projected: Tensor, columns: Tensor) -> Tensor:
+    """Zero in each column where the projection left only rounding: its direction would mean
+    nothing."""
+    left, whole = (
+        torch.linalg.vector_norm(t, dim=0, dtype=torch.float64) for t in (projected, columns)
+    )
+    return projected.masked_fill(left <= NOISE * whole, 0.0)
 
 
-def _basis(found: Spectrum, method: Method) -> Tensor:
+def _basis(found: Spectrum, projection: Projection) -> Tensor:
     """The directions that the projector keeps (or, for the complement, removes), `(d_out, k)`."""
-    if method.projector == "exact":
+    if projection.projector == "exact":
         return found.basis
-    energy = method.resolved_energy
-    return found.basis[:, : method.rank] if energy is None else found.holding(energy)
+    if projection.energy is None:
+        return found.basis[:, : projection.rank]
+    return found.holding(projection.energy)

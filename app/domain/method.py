@@ -73,6 +73,15 @@ def _selection_fault(by: SelectBy, value: float | None) -> str | None:
 
 
 @dataclass(frozen=True)
+class Projection:
+    """Which `C`: what adapters must share to be projected together, reading `V` once."""
+
+    projector: ProjectorName
+    energy: float | None  # of ||V||_F^2, where the projector takes a share
+    rank: int | None  # or a number of directions
+
+
+@dataclass(frozen=True)
 class Method:
     """What the selected modules' `B` becomes, and by which projector modules are compared.
 
@@ -114,6 +123,10 @@ class Method:
             raise InvalidField(field="factor", reason=f"'{self.name}' takes no factor")
         if self.name == "scale" and (self.factor is None or not 0 <= self.factor <= 1):
             raise InvalidField(field="factor", reason="'scale' needs a factor in [0, 1]")
+
+    @property
+    def projection(self) -> Projection:
+        return Projection(self.projector, self.resolved_energy, self.rank)
 
     @property
     def resolved_energy(self) -> float | None:
