@@ -265,6 +265,6 @@ def perturb(model: nn.Module, share: float) -> None:
 
 
 def dense_weight(tensors: dict[str, Tensor], module: str, architecture: str) -> Tensor:
-    """The module's weight as `(d_out, d_in)` float64."""
-    weight = tensors[f"{module}.weight"].double()
+    """The module's weight as `(d_out, d_in)`, in its own dtype."""
+    weight = tensors[f"{module}.weight"]
     return weight.T if architecture == "gpt2" and module.split(".")[-1] != "lm_head" else weight

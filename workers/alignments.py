@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from app.alignment.blocks import Scratch
 from app.alignment.projection import Applied, DifferenceNotFinite, apply
 from app.domain.adapter import LoraModule
 from app.domain.errors import NonFiniteTensor
@@ -17,6 +18,7 @@ class Alignments:
     """Applies the projectors of one pair of models."""
 
     models: ModelPair
+    scratch: Scratch
 
     def apply(self, module: LoraModule, columns: Tensor, projection: Projection) -> Applied:
         """`C @ columns` for `columns` `(d_out, n)`, which may be several adapters' side by side.
@@ -24,7 +26,7 @@ class Alignments:
         Raises NonFiniteTensor naming the model's tensor that holds NaN or infinity.
         """
         try:
-            return apply(self.models.difference(module), columns, projection)
+            return apply(self.models.difference(module), columns, projection, self.scratch)
         except DifferenceNotFinite:
             raise _culprit(self.models, module.name) from None
 

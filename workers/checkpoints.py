@@ -1,19 +1,23 @@
 """A checkpoint's weights, read lazily by name and by rows.
 
-Bytes come by `preadv` into buffers that are used again: on two cores that was measured at a fifth
-of the time of page-faulting a fresh memory map, and it keeps memory flat.
+A weight's bytes are mapped while they are used, and read where they lie. On a kernel with large
+pages in its cache that takes the copy out of a pass that is bound by memory (6.5 ms for a pair of
+4096 x 4096 weights against 16.7 by `preadv`). A file that someone cuts short meanwhile would end
+the process; that a worker dies and its job runs again is provided for.
 """
 
+import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from app.alignment.blocks import BlockPool
 from app.alignment.difference import Difference
 from app.domain.adapter import LoraModule, TensorEntry
 from app.domain.architecture import is_stored_transposed
@@ -21,6 +25,9 @@ from app.domain.checkpoint import Checkpoint
 from app.domain.errors import ArtifactCorrupt, NonFiniteTensor
 
 MOST_BYTES = 1 << 30  # in one call, because macOS refuses more than 2^31 - 1
+
+# Read whole and in order, where the system can: faults one by one cost more than the reading.
+MAP_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
 
 TORCH_DTYPES = {
     "F64": torch.float64,
@@ -47,14 +54,25 @@ class FileWeight:
     def dtype(self) -> torch.dtype:
         return TORCH_DTYPES[self.entry.dtype]
 
-    def read_rows(self, begin: int, out: Tensor) -> None:
-        offset = self.entry.begin + begin * self.shape[1] * out.element_size()
-        read_exactly(self.descriptor, offset, out)
+    @cached_property
+    def _mapped(self) -> Tensor:
+        return map_tensor(self.descriptor, self.entry)
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        return self._mapped[begin:end]
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor."""
     return tensor.view(-1).view(torch.uint8).numpy().data
+
+
+def read_only(buffer: mmap.mmap, dtype: torch.dtype) -> Tensor:
+    """A tensor over memory that cannot be written to."""
+    with warnings.catch_warnings():
+        # because torch warns that writing to it would crash, and nothing here writes to a weight
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(buffer, dtype=dtype)
 
 
 def read_exactly(descriptor: int, offset: int, out: Tensor) -> None:
@@ -65,6 +83,22 @@ def read_exactly(descriptor: int, offset: int, out: Tensor) -> None:
         if count == 0:
             raise ArtifactCorrupt(what="weights file (it ends before its header says)")
         view, offset = view[count:], offset + count
+
+
+def map_tensor(descriptor: int, entry: TensorEntry) -> Tensor:
+    """One whole tensor where its file has it, mapped for as long as the tensor lives; read-only.
+
+    Raises ArtifactCorrupt where the file ends before it.
+    """
+    if not entry.size_bytes:
+        return torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
+    begin = entry.begin // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    try:
+        mapped = mmap.mmap(descriptor, entry.end - begin, MAP_FLAGS, mmap.PROT_READ, offset=begin)
+    except ValueError:  # Python compares with the file's size first
+        raise ArtifactCorrupt(what="weights file (it ends before its header says)") from None
+    flat = read_only(mapped, torch.uint8)[entry.begin - begin :]
+    return flat.view(TORCH_DTYPES[entry.dtype]).view(entry.shape)
 
 
 def read_tensor(descriptor: int, entry: TensorEntry) -> Tensor:
@@ -108,22 +142,18 @@ class ModelPair:
 
     chat: OpenCheckpoint
     base: OpenCheckpoint
-    pool: BlockPool
 
     def difference(self, module: LoraModule) -> Difference:
         """`V` of one module, joined by its full name."""
         transposed = is_stored_transposed(self.chat.checkpoint.model_type, module.name)
-        return Difference(
-            self.chat.weight(module.name), self.base.weight(module.name), transposed, self.pool
-        )
+        return Difference(self.chat.weight(module.name), self.base.weight(module.name), transposed)
 
 
 @contextmanager
-def open_pair(chat: Checkpoint, base: Checkpoint, *, threads: int) -> Iterator[ModelPair]:
-    pair = ModelPair(OpenCheckpoint(chat), OpenCheckpoint(base), BlockPool(threads))
+def open_pair(chat: Checkpoint, base: Checkpoint) -> Iterator[ModelPair]:
+    pair = ModelPair(OpenCheckpoint(chat), OpenCheckpoint(base))
     try:
         yield pair
     finally:
-        pair.pool.close()
         pair.chat.close()
         pair.base.close()

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from app.alignment.blocks import torch_threads
+from app.alignment.blocks import Scratch, torch_threads
 from app.domain.adapter import module_order
 from app.domain.errors import AdapterSafetyError
 from app.domain.report import Report, ReportKind
@@ -52,12 +52,12 @@ def examine(runs: Sequence[Run], *, threads: int) -> None:
     chat, base = runs[0].given.chat, runs[0].given.base
     with (
         ExitStack() as files,
-        torch_threads(1),
-        open_pair(chat.checkpoint, base.checkpoint, threads=threads) as models,
+        torch_threads(threads),
+        open_pair(chat.checkpoint, base.checkpoint) as models,
     ):
         for run in runs:
             files.enter_context(closing(run))
-        _walk(runs, Alignments(models))
+        _walk(runs, Alignments(models, Scratch()))
         for run in runs:
             _guarded(run, run.finish)
 

@@ -1,62 +1,40 @@
-"""Threads that stay, each with buffers that are used again.
+"""Threads and memory for work on large matrices.
 
-Starting threads and touching fresh memory for each module cost a third of the whole pass.
+One Python thread drives torch's own threads, block by block. Python threads of our own were slower
+at every block size: an operation on a block takes some 30 microseconds, and handing the
+interpreter's lock from thread to thread took as long (13.5 ms a module against 5.7, on two cores).
 """
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
-
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch's own operations use `count` threads inside the block.
-
-    Between two of its operations torch's threads wait busily, and take the cores from ours (51 ms
-    a module against 32, measured). So it has one, but for the factorisations, which need them all.
-    """
+    """Let torch's operations use `count` threads inside the block."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(max(1, count))
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-class BlockPool:
-    """Runs work on runs of rows. Close it when it has more than one thread."""
+class Scratch:
+    """Memory that is used again, by name: touching fresh pages costs a third of a pass."""
 
-    def __init__(self, threads: int = 1) -> None:
-        self.threads = max(1, threads)
-        self._local = threading.local()
-        self._executor: ThreadPoolExecutor | None = None
-        if self.threads > 1:
-            # One core for each thread: torch's own threads would only wait for each other here.
-            alone = partial(torch.set_num_threads, 1)
-            self._executor = ThreadPoolExecutor(self.threads, "blocks", alone)
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
 
-    def map(self, work: Callable[[range], T], spans: list[range]) -> list[T]:
-        """The results in the order of `spans`."""
-        if self._executor is None or len(spans) == 1:
-            return [work(span) for span in spans]
-        return list(self._executor.map(work, spans))
-
-    def buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-        """This thread's buffer `name`, `(rows, columns)`, with whatever was in it before."""
-        kept: dict[str, Tensor] = self._local.__dict__.setdefault("buffers", {})
-        flat = kept.get(name)
-        if flat is None or flat.dtype != dtype or flat.numel() < rows * columns:
-            flat = kept[name] = torch.empty(rows * columns, dtype=dtype)
-        return flat[: rows * columns].view(rows, columns)
-
-    def close(self) -> None:
-        if self._executor:
-            self._executor.shutdown()
+    def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A contiguous CPU tensor with whatever was in it; the next taker of `name` gets it too."""
+        size = math.prod(shape)
+        flat = self._kept.get((name, dtype))
+        if flat is None or flat.numel() < size:
+            self._kept.pop((name, dtype), None)  # first, so that both are never there at once
+            flat = self._kept[name, dtype] = torch.empty(size, dtype=dtype)
+        return flat[:size].view(shape)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.alignment.approximate import apply_approximate
-from app.alignment.blocks import torch_threads
+from app.alignment.blocks import Scratch
 from app.alignment.difference import Difference
 from app.alignment.lora import LoraPair, Measures, measure, update_norm
 from app.alignment.subspace import Spectrum, project_onto, spectrum
@@ -57,13 +57,17 @@ class DifferenceNotFinite(ValueError):
     """`V` holds NaN or infinity; the caller knows the files and names the tensor."""
 
 
-def project(pair: LoraPair, v: Difference, method: Method) -> Projected | Skipped:
+def project(
+    pair: LoraPair, v: Difference, method: Method, scratch: Scratch | None = None
+) -> Projected | Skipped:
     """Apply the method's projector to one module (Safe LoRA, arXiv 2405.16833; see the formulas in
     `approximate` and `subspace`).
 
     Raises DifferenceNotFinite. `pair` must be finite.
     """
-    return zero_update(pair) or examined(pair, apply(v, pair.b, method.projection))
+    return zero_update(pair) or examined(
+        pair, apply(v, pair.b, method.projection, scratch or Scratch())
+    )
 
 
 def zero_update(pair: LoraPair) -> Skipped | None:
@@ -79,15 +83,12 @@ def examined(pair: LoraPair, applied: Applied) -> Projected | Skipped:
     return Projected(c_b, applied.alignment_norm, measure(pair, c_b), applied.note)
 
 
-def apply(v: Difference, columns: Tensor, projection: Projection) -> Applied:
+def apply(v: Difference, columns: Tensor, projection: Projection, scratch: Scratch) -> Applied:
     """`C @ columns` for `columns` `(d_out, n)`. Raises DifferenceNotFinite."""
     if projection.projector == "approximate":
-        product, norm = apply_approximate(v, columns)
-        applied = Applied(product, norm)
+        applied = Applied(*apply_approximate(v, columns, scratch))
     else:
-        with torch_threads(v.pool.threads):
-            found = spectrum(v)
-        applied = apply_spectrum(found, columns, projection)
+        applied = apply_spectrum(spectrum(v), columns, projection)
     if not math.isfinite(applied.alignment_norm):
         raise DifferenceNotFinite(v.chat.name)
     return applied

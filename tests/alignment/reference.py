@@ -7,6 +7,7 @@ from torch import Tensor
 
 from app.domain.method import Method, Selection
 
+NEARLY_EXACT = 1e-3
 EPS32 = torch.finfo(torch.float32).eps
 
 
@@ -14,6 +15,7 @@ def projector(w_chat: Tensor, w_base: Tensor, method: Method) -> Tensor:
     """The dense `C`, `(d_out, d_out)` float64, from weights `(d_out, d_in)`."""
     v = w_chat.double() - w_base.double()
     if method.projector == "approximate":
+        v = kept(v, w_chat.dtype, w_base.dtype)
         return v @ v.T / torch.linalg.matrix_norm(v)
     u, s, _ = torch.linalg.svd(v, full_matrices=False)
     rank = int((s > s.max() * max(v.shape) * EPS32).sum())
@@ -31,6 +33,15 @@ def projector(w_chat: Tensor, w_base: Tensor, method: Method) -> Tensor:
         if method.projector == "complement"
         else inside
     )
+
+
+def kept(v: Tensor, chat: torch.dtype, base: torch.dtype) -> Tensor:
+    """`V` as rounded to the checkpoints' own dtype, where that loses next to nothing."""
+    if chat != base or chat.itemsize > 2:
+        return v
+    rounded = v.to(chat).double()
+    lost = torch.linalg.matrix_norm(v - rounded) / torch.linalg.matrix_norm(v)
+    return rounded if lost <= NEARLY_EXACT else v
 
 
 def cosine(c: Tensor, a: Tensor, b: Tensor) -> float:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from app.alignment.blocks import torch_threads
+from app.alignment.blocks import Scratch
 from app.alignment.lora import LoraPair
 from app.alignment.projection import Projected, project
 from app.domain.adapter import LoraModule, TensorEntry
@@ -32,6 +32,7 @@ from workers.checkpoints import ModelPair, as_bytes, open_pair
 
 SIZE, RANK, STORED = 4096, 8, 4
 MIB = 1 << 20
+SCRATCH = Scratch()
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def main() -> None:
     parser.add_argument("--modules", type=int, default=64, help="modules in a pass")
     modules = parser.parse_args().modules
     threads = os.cpu_count() or 1
-    torch.set_num_threads(1)  # as the pipeline does
+    torch.set_num_threads(threads)  # as the pipeline does
     print(f"{threads} threads, torch {torch.__version__}, {SIZE} x {SIZE} bf16, r = {RANK}")
     with tempfile.TemporaryDirectory() as folder:
         pair = make_pair(Path(folder))
         a, b = torch.randn(RANK, SIZE) * 0.01, torch.randn(SIZE, RANK) * 0.01
-        with open_pair(pair.chat, pair.base, threads=threads) as models:
+        with open_pair(pair.chat, pair.base) as models:
             report(models, LoraPair(a, b, 2.0), modules)
 
 
@@ -63,8 +64,7 @@ def report(models: ModelPair, lora: LoraPair, modules: int) -> None:
         cosines = [ours(models, lora, i % STORED) for i in range(modules)]
         whole = time.perf_counter() - began
     one = best(lambda i: ours(models, lora, i), 3 * STORED)
-    with torch_threads(models.pool.threads):
-        dense = best(lambda i: dense_reference(models, lora, i), STORED)
+    dense = best(lambda i: dense_reference(models, lora, i), STORED)
     print(f"dense reference       {dense * 1e3:9.1f} ms a module")
     print(f"ours                  {one * 1e3:9.1f} ms a module  (best; {dense / one:.1f} x faster)")
     print(f"ours, whole pass      {whole / modules * 1e3:9.1f} ms a module  ({modules} modules, "
@@ -77,7 +77,7 @@ def report(models: ModelPair, lora: LoraPair, modules: int) -> None:
 
 def ours(models: ModelPair, lora: LoraPair, i: int) -> float:
     """One module, as the pipeline does it."""
-    found = project(lora, models.difference(module(i)), Method())
+    found = project(lora, models.difference(module(i)), Method(), SCRATCH)
     assert isinstance(found, Projected)
     return found.measures.cosine
 
@@ -120,9 +120,7 @@ def plain_read(models: ModelPair, i: int, buffers: list[Tensor]) -> None:
 
 def whole(model: object, i: int) -> Tensor:
     weight = model.weight(str(i))
-    out = torch.empty(weight.shape, dtype=weight.dtype)
-    weight.read_rows(0, out)
-    return out
+    return weight.rows(0, weight.shape[0])
 
 
 def module(i: int) -> LoraModule:

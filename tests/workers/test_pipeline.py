@@ -179,7 +179,7 @@ def test_peft_computes_the_chat_model_plus_the_projected_update(
         c_b = reference.projector(w_chat, w_base, method) @ b if projected else b
         expected = w_chat + scalings[layer.module] * c_b @ a
         assert torch.allclose(
-            dense_weight(found, layer.module, world.architecture), expected, atol=2e-6
+            dense_weight(found, layer.module, world.architecture).double(), expected, atol=2e-6
         )
         assert layer.update_norm == pytest.approx(
             float(torch.linalg.norm(scalings[layer.module] * b @ a)), rel=1e-6

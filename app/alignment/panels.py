@@ -1,0 +1,176 @@
+"""`V` in the layout that one pass can work on: panels of columns, each contiguous.
+
+`C B = V (V^T B) / ||V||_F` (Safe LoRA, arXiv 2405.16833). A panel `V_j`, `(d_out, width)`, gives
+its part of `T = V^T B`, which is `T_j = V_j^T B`, and with it its part of the product, `V_j T_j`,
+while it lies in the caches. So `V` is read once, where rows would have to be read twice.
+
+A stored weight comes by rows, so the panels are filled once (`hold`) and then used as often as one
+likes: for this job's columns, to be kept in a cache, on another device.
+
+`V` is kept in the checkpoints' own dtype. The difference of two float numbers never underflows, so
+its rounding is at most half an ulp of each element (2^-9 in bfloat16, 2^-12 in float16), and none
+where the two lie within a factor of two of each other (Sterbenz). What it was is measured.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from app.alignment.blocks import Scratch
+from app.alignment.difference import Difference, SquaredNorm, work_dtype
+
+PANEL_ELEMENTS = 1 << 19  # 2 MiB in float32: on two cores each has its half in the L2 cache
+LEAST_WIDTH = 8  # columns; a product with fewer is slow on every processor
+NEARLY_EXACT = 1e-3  # relative; far below what rounding the weights themselves has put into V
+MEASURED_BLOCKS = 16  # one block of rows in so many has its rounding measured
+
+
+@dataclass(frozen=True)
+class PanelLayout:
+    """How `V` `(d_out, d_in)` is cut. The last panel is filled up with zero columns."""
+
+    d_out: int
+    d_in: int
+    width: int
+    by_columns: bool  # a panel is kept as (width, d_out): the stored rows are columns of `V`
+
+    @property
+    def count(self) -> int:
+        return -(-self.d_in // self.width)
+
+    @property
+    def panel_shape(self) -> tuple[int, int]:
+        """Of one panel as kept."""
+        return (self.width, self.d_out) if self.by_columns else (self.d_out, self.width)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of all panels as kept."""
+        return (self.count, *self.panel_shape)
+
+    def columns(self, panel: Tensor) -> Tensor:
+        """A kept panel, or several, as `(..., d_out, width)`."""
+        return panel.transpose(-1, -2) if self.by_columns else panel
+
+
+def layout_of(v: Difference) -> PanelLayout:
+    width = PANEL_ELEMENTS // v.d_out // LEAST_WIDTH * LEAST_WIDTH
+    return PanelLayout(v.d_out, v.d_in, min(v.d_in, max(LEAST_WIDTH, width)), v.transposed)
+
+
+def kept_bytes(v: Difference) -> int:
+    """What `hold` needs for `V`."""
+    return math.prod(layout_of(v).shape) * v.kept_dtype.itemsize
+
+
+class Panels(Protocol):
+    """The panels of one `V`, wherever they are."""
+
+    @property
+    def layout(self) -> PanelLayout: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def panel(self, i: int) -> Tensor:
+        """Panel `i` as kept; not to be written to, and good until the next call."""
+
+
+@dataclass(frozen=True)
+class HeldPanels:
+    """Panels in memory."""
+
+    layout: PanelLayout
+    tensor: Tensor  # layout.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tensor.dtype
+
+    def panel(self, i: int) -> Tensor:
+        return self.tensor[i]
+
+
+class Held(NamedTuple):
+    panels: HeldPanels
+    rounding: float  # ||V - rounded V||_F / ||V||_F
+
+
+def hold(v: Difference, scratch: Scratch) -> Held:
+    """`V` as panels, in the scratch memory: in the checkpoints' dtype where that is nearly exact,
+    else in float32. The rounding is measured over one block of rows in `MEASURED_BLOCKS`."""
+    held = _held(v, v.kept_dtype, scratch)
+    if held.rounding <= NEARLY_EXACT:
+        return held
+    return _held(v, v.work_dtype, scratch)
+
+
+def _held(v: Difference, dtype: torch.dtype, scratch: Scratch) -> Held:
+    layout = layout_of(v)
+    tensor = scratch.take("panels", layout.shape, dtype)
+    left = layout.d_in - (layout.count - 1) * layout.width
+    layout.columns(tensor[-1])[:, left:] = 0
+    exact, lost = SquaredNorm(), SquaredNorm()
+    for i, rows in enumerate(v.blocks()):
+        chat, base = (weight.rows(rows.start, rows.stop) for weight in (v.chat, v.base))
+        block = scratch.take("block", tuple(chat.shape), dtype)
+        torch.sub(chat.to(dtype), base.to(dtype), out=block)
+        _place(layout, tensor, rows, block)
+        if i % MEASURED_BLOCKS == 0:
+            _measure_rounding(chat, base, block, scratch, exact, lost)
+    rounding = math.sqrt(lost.value / exact.value) if exact.value > 0 else 0.0
+    return Held(HeldPanels(layout, tensor), rounding)
+
+
+def _place(layout: PanelLayout, tensor: Tensor, rows: slice, block: Tensor) -> None:
+    """Put stored rows where they belong among the panels."""
+    if layout.by_columns:
+        tensor.view(-1, layout.d_out)[rows] = block
+        return
+    whole = layout.d_in // layout.width
+    inner = block[:, : whole * layout.width].view(-1, whole, layout.width)
+    tensor[:whole, rows].copy_(inner.transpose(0, 1))
+    if whole < layout.count:
+        rest = block[:, whole * layout.width :]
+        tensor[whole, rows, : rest.shape[1]] = rest
+
+
+def _measure_rounding(
+    chat: Tensor,
+    base: Tensor,
+    rounded: Tensor,
+    scratch: Scratch,
+    exact: SquaredNorm,
+    lost: SquaredNorm,
+) -> None:
+    """Add `||V||_F^2` and `||V - rounded V||_F^2`, taken in a dtype that holds the difference."""
+    wide = torch.float32 if rounded.dtype.itemsize == 2 else torch.float64
+    v, other = (scratch.take(name, tuple(chat.shape), wide) for name in ("wide", "other"))
+    v.copy_(chat).sub_(other.copy_(base))
+    exact.add(v)
+    lost.add(v.sub_(other.copy_(rounded)))
+
+
+def apply_panels(
+    panels: Panels, b: Tensor, scratch: Scratch, *, with_norm: bool = True
+) -> tuple[Tensor, float]:
+    """`(V V^T b, ||V||_F^2)` for `b` `(d_out, n)`; in float32, or float64 where `V` is.
+
+    `b` may hold the columns of several adapters side by side. A `V` with NaN or infinity gives a
+    norm that is not finite, and a product without meaning. Without the norm it is 0.
+    """
+    layout = panels.layout
+    b_t = b.to(work_dtype(panels.dtype)).T.contiguous()
+    product, squared = torch.zeros_like(b_t), SquaredNorm()
+    wide = scratch.take("wide", layout.panel_shape, b_t.dtype)
+    for i in range(layout.count):
+        kept = panels.panel(i)
+        panel = kept if kept.dtype == b_t.dtype else wide.copy_(kept)
+        columns = layout.columns(panel)
+        product.addmm_(b_t @ columns, columns.T)
+        if with_norm:
+            squared.add(panel)
+    return product.T.contiguous(), squared.value
