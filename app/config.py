@@ -35,6 +35,17 @@ class Settings(BaseSettings):
         description="Folder whose subfolders are the models that jobs may name; "
         "`models` in the data folder if unset.",
     )
+    alignment_dir: Path | None = Field(
+        default=None,
+        description="Folder of the alignment cache, which workers may share; `alignments` in the "
+        "data folder if unset.",
+    )
+    alignment_cache_bytes: int = Field(
+        default=20 << 30,
+        ge=0,
+        description="Most bytes of the alignment cache, the least recently used go first; 0 keeps "
+        "nothing.",
+    )
     max_upload_bytes: int = Field(
         default=4 << 30, ge=1, description="Largest adapter upload in bytes."
     )
@@ -57,6 +68,10 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds between two searches for jobs that the queue has lost.",
     )
+
+    @property
+    def resolved_alignment_dir(self) -> Path:
+        return self.alignment_dir or self.data_dir / "alignments"
 
     @property
     def resolved_redis_url(self) -> str:

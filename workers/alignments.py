@@ -1,16 +1,26 @@
-"""Where a module's alignment comes from: computed from the two models' weights."""
+"""Where a module's alignment comes from: the cache, or the two models' weights."""
 
+import math
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from app.alignment.approximate import HELD_BYTES, scaled
 from app.alignment.blocks import Scratch
-from app.alignment.projection import Applied, DifferenceNotFinite, apply
+from app.alignment.difference import Difference
+from app.alignment.gram import gram_bytes
+from app.alignment.panels import apply_panels, hold, kept_bytes
+from app.alignment.projection import Applied, DifferenceNotFinite, apply, apply_directions
+from app.alignment.subspace import directions, spectrum
 from app.domain.adapter import LoraModule
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Projection
+from app.storage.alignment_entry import DamagedEntry
 from workers.checkpoints import ModelPair, read_tensor
+from workers.kept import directions_to_keep, form_of, kept_in, panels_to_keep
+from workers.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -19,16 +29,89 @@ class Alignments:
 
     models: ModelPair
     scratch: Scratch
+    shelf: Shelf | None = None  # None keeps nothing
 
     def apply(self, module: LoraModule, columns: Tensor, projection: Projection) -> Applied:
         """`C @ columns` for `columns` `(d_out, n)`, which may be several adapters' side by side.
 
         Raises NonFiniteTensor naming the model's tensor that holds NaN or infinity.
         """
+        v = self.models.difference(module)
         try:
-            return apply(self.models.difference(module), columns, projection, self.scratch)
+            if self.shelf is None or not _can_be_kept(v, projection):
+                return apply(v, columns, projection, self.scratch)
+            return self._kept(v, columns, projection, self.shelf) or self._first(
+                v, columns, projection, self.shelf
+            )
         except DifferenceNotFinite:
             raise _culprit(self.models, module.name) from None
+
+    def _first(
+        self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
+    ) -> Applied:
+        """Compute and keep, unless another worker is at it: then wait, and take what it kept."""
+        with shelf.turn(v, form_of(projection)):
+            kept = self._kept(v, columns, projection, shelf)
+            if kept is not None:
+                return kept
+            shelf.misses += 1
+            if projection.projector == "approximate":
+                return self._approximate(v, columns, shelf)
+            return self._directions(v, columns, projection, shelf)
+
+    def _kept(
+        self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
+    ) -> Applied | None:
+        for form in _forms(v, projection):
+            entry = shelf.find(v, form)
+            if entry is None:
+                continue
+            with closing(entry):
+                try:
+                    applied = kept_in(entry, projection).apply(columns, self.scratch)
+                except (DamagedEntry, KeyError, TypeError, ValueError):
+                    shelf.drop(entry)
+                    continue
+                shelf.hits += 1
+                entry.touch()
+            return applied
+        return None
+
+    def _approximate(self, v: Difference, columns: Tensor, shelf: Shelf) -> Applied:
+        panels, rounding = hold(v, self.scratch)
+        product, squared = apply_panels(panels, columns, self.scratch)
+        norm = _finite(math.sqrt(squared), v)
+        if norm:
+            shelf.keep(v, "panels", panels_to_keep(panels, norm, rounding))
+        return Applied(scaled(product, norm), norm)
+
+    def _directions(
+        self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
+    ) -> Applied:
+        found = directions(spectrum(v), projection)
+        if _finite(found.norm, v):
+            shelf.keep(v, form_of(projection), directions_to_keep(found))
+        return apply_directions(found, columns, projection)
+
+
+def _forms(v: Difference, projection: Projection) -> tuple[str, ...]:
+    """What may be kept for a projector, the smallest first."""
+    form = form_of(projection)
+    return ("gram", form) if form == "panels" and gram_is_smaller(v) else (form,)
+
+
+def gram_is_smaller(v: Difference) -> bool:
+    return gram_bytes(v.d_out) < kept_bytes(v)
+
+
+def _can_be_kept(v: Difference, projection: Projection) -> bool:
+    return projection.projector != "approximate" or kept_bytes(v) <= HELD_BYTES
+
+
+def _finite(norm: float, v: Difference) -> float:
+    if not math.isfinite(norm):
+        raise DifferenceNotFinite(v.chat.name)
+    return norm
 
 
 def _culprit(models: ModelPair, module: str) -> NonFiniteTensor:

@@ -54,6 +54,11 @@ class FileWeight:
     def dtype(self) -> torch.dtype:
         return TORCH_DTYPES[self.entry.dtype]
 
+    @property
+    def pieces(self) -> tuple[tuple[int, int, int], ...]:
+        """Where the weight's bytes are: (descriptor, first byte, end)."""
+        return ((self.descriptor, self.entry.begin, self.entry.end),)
+
     @cached_property
     def _mapped(self) -> Tensor:
         return map_tensor(self.descriptor, self.entry)

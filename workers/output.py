@@ -15,7 +15,7 @@ from app.domain.adapter import (
 )
 from app.domain.report import Report
 from app.jobs.render import as_json, as_markdown
-from workers.pipeline import OnModule, PatchInput, patch, score
+from workers.pipeline import OnModule, PatchInput, Shelves, patch, score
 
 README_HEADING = "## Safety patch"
 FRONT_MATTER = re.compile(r"---[ \t]*\r?\n.*?\n---[ \t]*\r?\n", re.DOTALL)
@@ -31,22 +31,34 @@ CHUNK_BYTES = 1 << 20
 
 
 def write_patched_adapter(
-    given: PatchInput, out: Path, *, threads: int, on_module: OnModule
+    given: PatchInput,
+    out: Path,
+    *,
+    threads: int,
+    on_module: OnModule,
+    shelves: Shelves | None = None,
 ) -> Report:
     """Patch into the existing folder `out`: weights, configuration, report and README.
 
     Raises what `patch` raises; `out` may hold a part of the files then.
     """
-    report = patch(given, out, threads=threads, on_module=on_module)
+    report = patch(given, out, threads=threads, on_module=on_module, shelves=shelves)
     _write(out / CONFIG_FILE, json.dumps(given.manifest.config, indent=2))
     _write(out / REPORT_FILE, as_json(report.as_json()))
     _write(out / README_FILE, _readme(given, report))
     return report
 
 
-def write_score(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) -> Report:
+def write_score(
+    given: PatchInput,
+    out: Path,
+    *,
+    threads: int,
+    on_module: OnModule,
+    shelves: Shelves | None = None,
+) -> Report:
     """The report alone into the existing folder `out`."""
-    report = score(given, out, threads=threads, on_module=on_module)
+    report = score(given, out, threads=threads, on_module=on_module, shelves=shelves)
     _write(out / REPORT_FILE, as_json(report.as_json()))
     return report
 

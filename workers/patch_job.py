@@ -11,7 +11,7 @@ from app.jobs.adapters import stored_modules
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
 from workers.output import file_entry, write_patched_adapter, write_score, zip_adapter
-from workers.pipeline import NamedCheckpoint, PatchInput, Progress
+from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Shelves
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class PatchJob:
     models: Models
     folder: Path  # empty, ours alone
     threads: int
+    shelves: Shelves | None
 
     def run(self, job: Job, lease: Lease) -> JobResult:
         """Raises what patching and storing raise, and `Stopped` where the lease says so."""
@@ -33,10 +34,9 @@ class PatchJob:
             lease.progress(progress.done, progress.total, event)
 
         archive = None
-        if job.kind == "score":
-            write_score(given, out, threads=self.threads, on_module=on_module)
-        else:
-            write_patched_adapter(given, out, threads=self.threads, on_module=on_module)
+        write = write_score if job.kind == "score" else write_patched_adapter
+        write(given, out, threads=self.threads, on_module=on_module, shelves=self.shelves)
+        if job.kind == "patch":
             archive = self.folder / "patched.zip"
             zip_adapter(out, archive)
         lease.check()

@@ -15,40 +15,57 @@ import torch
 from app.alignment.blocks import Scratch, torch_threads
 from app.domain.adapter import module_order
 from app.domain.errors import AdapterSafetyError
-from app.domain.report import Report, ReportKind
+from app.domain.report import Report
+from app.storage.alignment_cache import Pair
 from workers.alignments import Alignments
 from workers.checkpoints import open_pair
 from workers.run import NamedCheckpoint, OnModule, PatchInput, Progress, Run
+from workers.shelf import Shelf
 
 T = TypeVar("T")
+Shelves = Callable[[Pair], Shelf]
 
 __all__ = ["NamedCheckpoint", "OnModule", "PatchInput", "Progress", "Run", "patch", "score"]
 
 
-def patch(given: PatchInput, out: Path, *, threads: int, on_module: OnModule) -> Report:
+def patch(
+    given: PatchInput,
+    out: Path,
+    *,
+    threads: int,
+    on_module: OnModule,
+    shelves: Shelves | None = None,
+) -> Report:
     """Write the patched weights into the folder `out` and return the report.
 
     `on_module` is called after each module and may raise (`Stopped`) to end the work. Raises
     NonFiniteTensor, naming the tensor, for NaN or infinity in the adapter or in a model.
     """
-    return _alone(given, out, "patch", threads, on_module)
+    return _alone(Run(given, out, "patch", on_module), threads, shelves)
 
 
-def score(given: PatchInput, work: Path, *, threads: int, on_module: OnModule) -> Report:
-    """The report that `patch` would give, and nothing else; `work` is for a scratch file."""
-    return _alone(given, work, "score", threads, on_module)
-
-
-def _alone(
-    given: PatchInput, out: Path, kind: ReportKind, threads: int, on_module: OnModule
+def score(
+    given: PatchInput,
+    work: Path,
+    *,
+    threads: int,
+    on_module: OnModule,
+    shelves: Shelves | None = None,
 ) -> Report:
-    run = Run(given, out, kind, on_module)
-    examine([run], threads=threads)
+    """The report that `patch` would give, and nothing else; `work` is for a scratch file."""
+    return _alone(Run(given, work, "score", on_module), threads, shelves)
+
+
+def _alone(run: Run, threads: int, shelves: Shelves | None) -> Report:
+    examine([run], threads=threads, shelves=shelves)
     return run.result()
 
 
-def examine(runs: Sequence[Run], *, threads: int) -> None:
-    """Bring each run to its report or its fault. All are of the same two models."""
+def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None) -> None:
+    """Bring each run to its report or its fault. All are of the same two models.
+
+    `shelves` gives the pair's place in the alignment cache; without it everything is computed.
+    """
     chat, base = runs[0].given.chat, runs[0].given.base
     with (
         ExitStack() as files,
@@ -57,9 +74,16 @@ def examine(runs: Sequence[Run], *, threads: int) -> None:
     ):
         for run in runs:
             files.enter_context(closing(run))
-        _walk(runs, Alignments(models, Scratch()))
+        shelf = shelves(_pair(base, chat)) if shelves else None
+        if shelf:
+            files.enter_context(closing(shelf))
+        _walk(runs, Alignments(models, Scratch(), shelf))
         for run in runs:
             _guarded(run, run.finish)
+
+
+def _pair(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
+    return Pair(base.checkpoint.digest, chat.checkpoint.digest, base.id, chat.id)
 
 
 def _walk(runs: Sequence[Run], alignments: Alignments) -> None:

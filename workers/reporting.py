@@ -13,6 +13,7 @@ from app.domain.adapter import AdapterManifest, LoraModule, kind_of, layer_of
 from app.domain.method import Method
 from app.domain.report import (
     AdapterReference,
+    AlignmentSource,
     LayerReport,
     ModelReference,
     Report,
@@ -32,6 +33,7 @@ class Scored:
     note: str
     rounding: float | None  # relative error of the selected B in the adapter's own dtype
     pdst_if_selected: float
+    alignment: AlignmentSource
 
     @property
     def cosine(self) -> float:
@@ -83,6 +85,7 @@ def _layer(module: LoraModule, outcome: Outcome) -> LayerReport:
         pdst_if_kept=measures.pdst_kept,
         rounding=outcome.rounding,
         note=outcome.note,
+        alignment=outcome.alignment,
         decision="kept",
         reason="",
     )
@@ -100,6 +103,7 @@ def _skipped_layer(module: LoraModule, outcome: Skipped) -> LayerReport:
         pdst_if_kept=None,
         rounding=None,
         note="",
+        alignment=None,
         decision="skipped",
         reason=outcome.reason,
     )

@@ -150,6 +150,7 @@ class Run:
             note="; ".join(filter(None, [_joined(module, models), found.note])),
             rounding=self._weights.propose(module.lora_b, final),
             pdst_if_selected=distance_figure(final, found.c_b),
+            alignment=found.source,
         )
 
 

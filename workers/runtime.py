@@ -12,11 +12,14 @@ from app.domain.job import Job, JobResult, JobStatus
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Events, Models, Records
 from app.jobs.run import run_job
+from app.storage.alignment_cache import AlignmentCache, Pair
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.events import RedisEvents
 from app.storage.models import FolderModels
 from app.storage.records import SqlRecords
+from app.storage.turns import RedisTurns
 from workers.patch_job import PatchJob
+from workers.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Runtime:
     staging_dir: Path
     threads: int
     lease_s: float
+    cache: AlignmentCache | None
+    turns: RedisTurns
 
     def run(self, job_id: str) -> JobStatus | None:
         """Run one job to its end. None when there was nothing to claim."""
@@ -45,7 +50,13 @@ class Runtime:
                 models=self.models,
                 folder=folder,
                 threads=self.threads,
+                shelves=self._shelf if self.cache else None,
             ).run(job, lease)
+
+    def _shelf(self, pair: Pair) -> Shelf:
+        if self.cache is None:
+            raise ValueError("there is no alignment cache")
+        return Shelf(self.cache.pair(pair), self.turns.turn)
 
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
@@ -75,4 +86,11 @@ def make_runtime(settings: Settings) -> Runtime:
         staging_dir=settings.staging_dir,
         threads=settings.resolved_threads,
         lease_s=settings.lease_s,
+        cache=_cache(settings),
+        turns=RedisTurns(settings.resolved_redis_url),
     )
+
+
+def _cache(settings: Settings) -> AlignmentCache | None:
+    limit = settings.alignment_cache_bytes
+    return AlignmentCache(settings.resolved_alignment_dir, limit) if limit else None

@@ -13,10 +13,11 @@ from app.alignment.approximate import apply_approximate
 from app.alignment.blocks import Scratch
 from app.alignment.difference import Difference
 from app.alignment.lora import LoraPair, Measures, measure, update_norm
-from app.alignment.subspace import Spectrum, project_onto, spectrum
+from app.alignment.subspace import Directions, directions, spectrum
 from app.domain.method import Method, Projection
-from app.domain.report import IDENTITY, ZERO_ALIGNMENT, ZERO_UPDATE
+from app.domain.report import IDENTITY, ZERO_ALIGNMENT, ZERO_UPDATE, AlignmentSource
 
+EVERYTHING = "the directions span everything"
 NOISE = 1e-12  # relative; float64 rounding through a few thousand directions stays below it
 
 
@@ -24,9 +25,10 @@ NOISE = 1e-12  # relative; float64 rounding through a few thousand directions st
 class Applied:
     """`C` applied to the columns that it was given."""
 
-    product: Tensor  # (d_out, n), float32 or float64; without meaning where the norm is zero
+    product: Tensor  # (d_out, n), float32 or float64
     alignment_norm: float  # ||V||_F
     note: str = ""
+    source: AlignmentSource = "computed"
 
     def part(self, columns: slice) -> "Applied":
         """What became of some of the columns."""
@@ -41,6 +43,7 @@ class Projected:
     alignment_norm: float  # ||V||_F
     measures: Measures
     note: str = ""
+    source: AlignmentSource = "computed"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def examined(pair: LoraPair, applied: Applied) -> Projected | Skipped:
     if applied.alignment_norm == 0:
         return Skipped(ZERO_ALIGNMENT, update_norm(pair), 0.0)
     c_b = applied.product
-    return Projected(c_b, applied.alignment_norm, measure(pair, c_b), applied.note)
+    measures = measure(pair, c_b)
+    return Projected(c_b, applied.alignment_norm, measures, applied.note, applied.source)
 
 
 def apply(v: Difference, columns: Tensor, projection: Projection, scratch: Scratch) -> Applied:
@@ -88,23 +92,21 @@ def apply(v: Difference, columns: Tensor, projection: Projection, scratch: Scrat
     if projection.projector == "approximate":
         applied = Applied(*apply_approximate(v, columns, scratch))
     else:
-        applied = apply_spectrum(spectrum(v), columns, projection)
+        applied = apply_directions(directions(spectrum(v), projection), columns, projection)
     if not math.isfinite(applied.alignment_norm):
         raise DifferenceNotFinite(v.chat.name)
     return applied
 
 
-def apply_spectrum(found: Spectrum, columns: Tensor, projection: Projection) -> Applied:
-    """`C @ columns` in float64, from the left singular vectors of `V`."""
-    if projection.projector == "exact" and found.spans_everything:
-        return Applied(columns.double(), found.norm, f"V has full row rank: {IDENTITY}")
-    basis = _basis(found, projection)
-    if projection.projector == "subspace" and basis.shape[0] == basis.shape[1]:
-        return Applied(columns.double(), found.norm, f"the directions span everything: {IDENTITY}")
-    projected = project_onto(basis, columns)
+def apply_directions(found: Directions, columns: Tensor, projection: Projection) -> Applied:
+    """`C @ columns` in float64, for the projectors that need singular vectors."""
     if projection.projector == "complement":
-        projected = columns.double() - projected
-    return Applied(_without_noise(projected, columns), found.norm)
+        left = columns.double() - found.project(columns)
+        return Applied(_without_noise(left, columns), found.norm)
+    if found.basis is None:
+        whole = "V has full row rank" if projection.projector == "exact" else EVERYTHING
+        return Applied(columns.double(), found.norm, f"{whole}: {IDENTITY}")
+    return Applied(_without_noise(found.project(columns), columns), found.norm)
 
 
 def _without_noise(projected: Tensor, columns: Tensor) -> Tensor:
@@ -114,12 +116,3 @@ def _without_noise(projected: Tensor, columns: Tensor) -> Tensor:
         torch.linalg.vector_norm(t, dim=0, dtype=torch.float64) for t in (projected, columns)
     )
     return projected.masked_fill(left <= NOISE * whole, 0.0)
-
-
-def _basis(found: Spectrum, projection: Projection) -> Tensor:
-    """The directions that the projector keeps (or, for the complement, removes), `(d_out, k)`."""
-    if projection.projector == "exact":
-        return found.basis
-    if projection.energy is None:
-        return found.basis[:, : projection.rank]
-    return found.holding(projection.energy)

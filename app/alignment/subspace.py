@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from app.alignment.difference import Difference
+from app.domain.method import Projection
 
 ENERGY_SLACK = 1e-12  # because a cumulative float64 sum may end just below the whole it sums to
 
@@ -30,11 +31,6 @@ class Spectrum:
     basis: Tensor  # (d_out, k) float64, orthonormal columns
     values: Tensor  # (k,) float64
     norm: float  # ||V||_F, of all of V
-
-    @property
-    def spans_everything(self) -> bool:
-        """Whether `V` has full row rank."""
-        return self.basis.shape[0] == self.basis.shape[1]
 
     def holding(self, energy: float) -> Tensor:
         """The fewest leading vectors that hold `energy` of `||V||_F^2`, `(d_out, k)`."""
@@ -69,6 +65,23 @@ def _left_vectors(dense: Tensor, right: Tensor, values: Tensor) -> Tensor:
     return basis
 
 
-def project_onto(basis: Tensor, b: Tensor) -> Tensor:
-    """`U U^T B` in float64, `(d_out, r)`."""
-    return basis @ (basis.T @ b.double())
+@dataclass(frozen=True)
+class Directions:
+    """What a projector needs of a spectrum: `U_k`, or that it spans everything."""
+
+    basis: Tensor | None  # (d_out, k) float64, orthonormal columns; None where k is d_out
+    norm: float  # ||V||_F
+
+    def project(self, b: Tensor) -> Tensor:
+        """`U_k U_k^T B` in float64, `(d_out, n)`."""
+        wide = b.double()
+        return wide if self.basis is None else self.basis @ (self.basis.T @ wide)
+
+
+def directions(found: Spectrum, projection: Projection) -> Directions:
+    """The left singular vectors that the projector keeps (or, for the complement, removes)."""
+    basis = found.basis
+    if projection.projector != "exact":
+        energy = projection.energy
+        basis = basis[:, : projection.rank] if energy is None else found.holding(energy)
+    return Directions(None if basis.shape[0] == basis.shape[1] else basis, found.norm)

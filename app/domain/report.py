@@ -1,6 +1,7 @@
 """The report: what was changed, layer by layer, and why. Its JSON is a contract (`schema_version`).
 
-It holds no time and no duration, so the same input gives the same bytes.
+It holds no time and no duration, so the same input gives the same bytes, but for `alignment` (where
+each layer's `V` came from) and for rounding, where several adapters were examined together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment
 
 Decision = Literal["projected", "kept", "skipped"]
 ReportKind = Literal["patch", "score"]
+AlignmentSource = Literal["computed", "cache", "memory"]
 ServingLoads = Literal["yes", "setting", "wrong", "refused"]
 
 
@@ -39,6 +41,7 @@ class LayerReport:
     pdst_if_selected: float | None
     pdst_if_kept: float | None
     rounding: float | None  # relative error of the selected B in the adapter's own dtype
+    alignment: AlignmentSource | None  # whether V was computed for this job or kept from another
     note: str  # what there is to say about the projector here, e.g. that it is the identity
     decision: Decision
     reason: str

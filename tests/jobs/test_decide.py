@@ -44,6 +44,7 @@ def layer(number: int, cosine: float | None) -> LayerReport:
         pdst_if_selected=1.0 if known else None,
         pdst_if_kept=0.5 if known else None,
         rounding=0.0 if known else None,
+        alignment=None if cosine is None else "computed",
         note="",
         decision="kept" if known else "skipped",
         reason="" if known else "the update is zero",

@@ -1,0 +1,84 @@
+"""One pair's place in the alignment cache, and what a job does there: find, take a turn, keep."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field
+
+from app.alignment.difference import Difference
+from app.storage.alignment_cache import CachedPair
+from app.storage.alignment_entry import Entry
+from workers.checkpoints import as_bytes
+from workers.kept import ToKeep
+from workers.sources import content_digest, source_name, source_of
+
+logger = logging.getLogger(__name__)
+
+Turn = Callable[[str], AbstractContextManager[None]]
+"""Waits until the caller alone has the named thing to do, among all processes and hosts."""
+
+
+def no_turns(name: str) -> AbstractContextManager[None]:
+    """For a process that nobody else works beside."""
+    return nullcontext()
+
+
+@dataclass
+class Shelf:
+    """Not being able to read or write the cache never fails a job: it computes instead."""
+
+    pair: CachedPair
+    turns: Turn = no_turns
+    hits: int = 0
+    misses: int = 0
+    _had_entries: bool = False
+    _beside: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, "alignment-cache")
+    )
+
+    def __post_init__(self) -> None:
+        self._had_entries = self.pair.has_entries()
+
+    def find(self, v: Difference, form: str) -> Entry | None:
+        """The entry of this form for these very weights."""
+        try:
+            source = source_of(v)
+            name = source_name(source, form, self.pair.cache)
+            found = self.pair.find(name) if source.settled else None
+            if found or not self._had_entries:
+                return found
+            # The files may be copies of, or the same as, those that an entry was made from.
+            content = content_digest(v, form, self.pair.cache)
+            return self.pair.find_content(content, name if source.settled else None)
+        except OSError as error:
+            logger.warning("the alignment cache cannot be read: %s", error)
+            return None
+
+    def drop(self, entry: Entry) -> None:
+        logger.warning("a damaged entry of the alignment cache is computed again: %s", entry.path)
+        self.pair.drop(entry)
+
+    def turn(self, v: Difference, form: str) -> AbstractContextManager[None]:
+        cache = self.pair.cache
+        return self.turns(f"{cache.id}-{source_name(source_of(v), form, cache)}")
+
+    def keep(self, v: Difference, form: str, given: ToKeep) -> None:
+        """Put what was computed into the cache. The bytes are written and their source is hashed
+        side by side: both wait for memory more than for a core."""
+        try:
+            content = self._beside.submit(content_digest, v, form, self.pair.cache)
+            new = self.pair.create(given.described())
+            if new is None:
+                return
+            with closing(new):
+                for name, (tensor, _) in given.tensors.items():
+                    new.write(name, as_bytes(tensor))
+                source = source_of(v)
+                link = source_name(source, form, self.pair.cache) if source.settled else None
+                self.pair.publish(new, content.result(), link, given.metadata)
+        except OSError as error:
+            logger.warning("the alignment cache cannot be written: %s", error)
+
+    def close(self) -> None:
+        self._beside.shutdown()
