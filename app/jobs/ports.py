@@ -1,6 +1,7 @@
 """What the use cases need from outside, as Protocols; `app.storage` has the real ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -161,3 +162,10 @@ class Models(Protocol):
 
     def checkpoint(self, model_id: str, *, field: str) -> Checkpoint:
         """Raises InvalidField, UnknownModel or CheckpointRefused, each naming `field`."""
+
+
+class Turns(Protocol):
+    """One at a time, among all who share them. They save work and guard nothing."""
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        """Wait until the caller alone has the turn called `name`, or cannot have it in time."""
