@@ -15,6 +15,8 @@ JobKind = Literal["patch", "score"]
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 KINDS: tuple[JobKind, ...] = get_args(JobKind)
 FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
+"""Kinds of which a worker takes several at once, where they are of the same two models."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Job:
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def is_first_claim(self) -> bool:
+        """Whether the worker that has this job is the first that ever had it."""
+        return self.fence == 1
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,14 @@ class Records(Protocol):
         Raises JobNotFound.
         """
 
+    def claim_companions(
+        self, job: Job, *, lease_s: float, most: int, most_bytes: int
+    ) -> list[Job]:
+        """Take up to `most` jobs that can go with a patch or score job in one pass, oldest first:
+        of the same two models, queued, never claimed before, and with adapters that are, with this
+        job's own, at most `most_bytes`.
+        """
+
     def heartbeat(
         self, job_id: str, *, fence: int, lease_s: float, modules_done: int, modules_total: int
     ) -> bool:

@@ -103,6 +103,15 @@ class SqlRecords:
         with self._database.write() as connection:
             return job_moves.claim(connection, job_id, lease_s=lease_s)
 
+    def claim_companions(
+        self, job: Job, *, lease_s: float, most: int, most_bytes: int
+    ) -> list[Job]:
+        """Take queued jobs of the same two models, never claimed before, oldest first."""
+        with self._database.write() as connection:
+            return job_moves.claim_companions(
+                connection, job, lease_s=lease_s, most=most, most_bytes=most_bytes
+            )
+
     def heartbeat(
         self, job_id: str, *, fence: int, lease_s: float, modules_done: int, modules_total: int
     ) -> bool:

@@ -133,6 +133,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(
     client: httpx.Client, adapter: str
 ) -> None:
     busy = submit(client, adapter)["id"]
+    follow(client, busy, lambda name, _: name == "running")  # else the two would go together
     waiting = submit(client, adapter)["id"]
     assert client.get(f"/v1/jobs/{waiting}/report").status_code == 409
     assert client.delete(f"/v1/jobs/{waiting}").json()["status"] == "cancelled"
