@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.domain.adapter import (
@@ -17,6 +18,7 @@ from app.domain.report import Report
 from app.jobs.render import as_json, as_markdown
 from workers.pipeline import OnModule, PatchInput, Shelves, patch, score
 
+NO_FULL_WEIGHTS = {"modules_to_save": None, "trainable_token_indices": None, "bias": "none"}
 README_HEADING = "## Safety patch"
 FRONT_MATTER = re.compile(r"---[ \t]*\r?\n.*?\n---[ \t]*\r?\n", re.DOTALL)
 ZIP_EPOCH = (
@@ -43,7 +45,7 @@ def write_patched_adapter(
     Raises what `patch` raises; `out` may hold a part of the files then.
     """
     report = patch(given, out, threads=threads, on_module=on_module, shelves=shelves)
-    _write(out / CONFIG_FILE, json.dumps(given.manifest.config, indent=2))
+    _write(out / CONFIG_FILE, json.dumps(_config(given), indent=2))
     _write(out / REPORT_FILE, as_json(report.as_json()))
     _write(out / README_FILE, _readme(given, report))
     return report
@@ -61,6 +63,14 @@ def write_score(
     report = score(given, out, threads=threads, on_module=on_module, shelves=shelves)
     _write(out / REPORT_FILE, as_json(report.as_json()))
     return report
+
+
+def _config(given: PatchInput) -> Mapping[str, object]:
+    """The adapter's own configuration; where full weights were dropped it asks for none."""
+    config = given.manifest.config
+    if given.method.full_weights == "keep":
+        return config
+    return {**config, **{key: value for key, value in NO_FULL_WEIGHTS.items() if key in config}}
 
 
 def _write(path: Path, text: str) -> None:
