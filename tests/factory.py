@@ -252,6 +252,8 @@ def save_adapter(
     for name, parameter in tuned.named_parameters():
         if "lora_" in name:
             parameter.data = (torch.randn_like(parameter) * 0.1).to(dtype)
+        elif parameter.requires_grad:  # full weights, as training would move them
+            parameter.data += 0.05 * torch.randn_like(parameter)
     tuned.save_pretrained(str(folder), save_embedding_layers=save_embedding_layers)
     tuned.unload()
 

@@ -38,13 +38,17 @@ class Alignments:
         """
         v = self.models.difference(module)
         try:
-            if self.shelf is None or not _can_be_kept(v, projection):
-                return apply(v, columns, projection, self.scratch)
-            return self._kept(v, columns, projection, self.shelf) or self._first(
-                v, columns, projection, self.shelf
-            )
+            applied = self._applied(v, columns[: v.d_out], projection)
         except DifferenceNotFinite:
             raise _culprit(self.models, module.name) from None
+        return applied.beyond(columns, projection)
+
+    def _applied(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
+        if self.shelf is None or not _can_be_kept(v, projection):
+            return apply(v, columns, projection, self.scratch)
+        return self._kept(v, columns, projection, self.shelf) or self._first(
+            v, columns, projection, self.shelf
+        )
 
     def _first(
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf

@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from app.alignment.difference import Difference
-from app.domain.adapter import LoraModule, TensorEntry
+from app.domain.adapter import LoraModule, StoredModule, TensorEntry
 from app.domain.architecture import is_stored_transposed
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import ArtifactCorrupt, NonFiniteTensor
+from app.intake.preflight import has_vocabulary_rows
 
 MOST_BYTES = 1 << 30  # in one call, because macOS refuses more than 2^31 - 1
 
@@ -53,6 +54,13 @@ class FileWeight:
     @property
     def dtype(self) -> torch.dtype:
         return TORCH_DTYPES[self.entry.dtype]
+
+    def first_rows(self, count: int) -> "FileWeight":
+        if count == self.shape[0]:
+            return self
+        row_bytes = self.entry.size_bytes // self.shape[0]
+        end = self.entry.begin + count * row_bytes
+        return replace(self, entry=replace(self.entry, shape=(count, self.shape[1]), end=end))
 
     @property
     def pieces(self) -> tuple[tuple[int, int, int], ...]:
@@ -149,9 +157,18 @@ class ModelPair:
     base: OpenCheckpoint
 
     def difference(self, module: LoraModule) -> Difference:
-        """`V` of one module, joined by its full name."""
-        transposed = is_stored_transposed(self.chat.checkpoint.model_type, module.name)
-        return Difference(self.chat.weight(module.name), self.base.weight(module.name), transposed)
+        """`V` of one module, joined by its full name; of a vocabulary, the rows that all have."""
+        chat, base = (model.weight(module.name) for model in (self.chat, self.base))
+        if has_vocabulary_rows(StoredModule.of(module)):
+            vocabulary = module.d_in if module.layer_type == "embedding" else module.d_out
+            shared = min(chat.shape[0], base.shape[0], vocabulary)
+            chat, base = chat.first_rows(shared), base.first_rows(shared)
+        return Difference(chat, base, self.is_transposed(module))
+
+    def is_transposed(self, module: LoraModule) -> bool:
+        """Whether the stored rows of the module's weight are columns of it."""
+        model_type = self.chat.checkpoint.model_type
+        return module.layer_type == "embedding" or is_stored_transposed(model_type, module.name)
 
 
 @contextmanager

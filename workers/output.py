@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.domain.adapter import (
@@ -17,6 +18,7 @@ from app.domain.report import Report
 from app.jobs.render import as_json, as_markdown
 from workers.pipeline import OnModule, PatchInput, Shelves, patch
 
+NO_FULL_WEIGHTS = {"modules_to_save": None, "trainable_token_indices": None, "bias": "none"}
 README_HEADING = "## Safety patch"
 FRONT_MATTER = re.compile(r"---[ \t]*\r?\n.*?\n---[ \t]*\r?\n", re.DOTALL)
 ZIP_EPOCH = (
@@ -49,13 +51,21 @@ def write_patched_adapter(
 
 def write_beside_weights(given: PatchInput, report: Report, out: Path) -> None:
     """What a patched adapter has besides its weights: configuration, report and README."""
-    _write(out / CONFIG_FILE, json.dumps(given.manifest.config, indent=2))
+    _write(out / CONFIG_FILE, json.dumps(_config(given), indent=2))
     write_report(report, out)
     _write(out / README_FILE, _readme(given, report))
 
 
 def write_report(report: Report, out: Path) -> None:
     _write(out / REPORT_FILE, as_json(report.as_json()))
+
+
+def _config(given: PatchInput) -> Mapping[str, object]:
+    """The adapter's own configuration; where full weights were dropped it asks for none."""
+    config = given.manifest.config
+    if given.method.full_weights == "keep":
+        return config
+    return {**config, **{key: value for key, value in NO_FULL_WEIGHTS.items() if key in config}}
 
 
 def _write(path: Path, text: str) -> None:

@@ -8,12 +8,14 @@ original: every other byte stays as it came.
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from app.domain.adapter import TensorEntry
@@ -40,8 +42,11 @@ class PatchedWeights:
         error = float(norm(rounded.double() - c_b.double())) / whole if whole else 0.0
         return error if math.isfinite(error) else None
 
-    def publish(self, chosen: Iterable[TensorEntry], out: Path) -> None:
-        """Write the original with the `chosen` tensors replaced by their candidates.
+    def publish(
+        self, chosen: Iterable[TensorEntry], out: Path, dropped: Sequence[TensorEntry] = ()
+    ) -> None:
+        """Write the original with the `chosen` tensors replaced by their candidates, and without
+        the `dropped` ones.
 
         Raises NonFiniteTensor where `C B` was too large for the adapter's dtype.
         """
@@ -53,6 +58,17 @@ class PatchedWeights:
                 finite(candidate, place.name, "patched adapter")
                 write_exactly(target, place.begin, candidate)
             os.fsync(target)
+        if dropped:
+            _drop(out, {entry.name for entry in dropped})
+
+
+def _drop(path: Path, names: Set[str]) -> None:
+    """Write the file again without these tensors."""
+    kept = path.with_name(f"{path.name}.kept")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        save_file({n: file.get_tensor(n) for n in file.keys() if n not in names}, kept, metadata)  # noqa: SIM118
+    kept.replace(path)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 
@@ -19,6 +19,7 @@ from app.domain.report import (
     Report,
     ReportKind,
     Summary,
+    Unscreened,
 )
 from app.jobs.decide import decided, method_reference
 from app.jobs.serving import serving_of
@@ -61,13 +62,32 @@ def build_report(
         method=method_reference(method),
         summary=NOT_YET,
         layers=[_layer(module, outcome) for module, outcome in pairs],
-        unscreened=[],
+        unscreened=_unscreened(manifest, method, outcomes),
         warnings=[],
         versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
         serving=serving_of(manifest),
         kind=kind,
     )
     return decided(undecided, method)
+
+
+def _unscreened(
+    manifest: AdapterManifest, method: Method, outcomes: Sequence[Outcome]
+) -> list[Unscreened]:
+    """The full weights, and what a skipped module has beside its update."""
+    decision: Literal["kept", "dropped"] = "kept" if method.full_weights == "keep" else "dropped"
+    full = [
+        Unscreened(weight.name, f"a full weight ({weight.feature})", decision)
+        for weight in manifest.full_weights
+    ]
+    passed_over = [
+        Unscreened(entry.name, f"{module.name} was skipped: {outcome.reason}", "kept")
+        for module, outcome in zip(manifest.modules, outcomes, strict=True)
+        if isinstance(outcome, Skipped)
+        for entry in (module.bias, module.magnitude)
+        if entry
+    ]
+    return full + passed_over
 
 
 def _layer(module: LoraModule, outcome: Outcome) -> LayerReport:

@@ -1,16 +1,23 @@
 """One adapter's way through the pipeline: its tensors in, its outcomes and its files out."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from app.alignment.dora import weight_norms
 from app.alignment.lora import LoraPair
-from app.alignment.projection import Applied, Skipped, examined, zero_update
-from app.alignment.replacement import distance_figure, replacement
+from app.alignment.projection import Applied, Projected, Skipped, examined, zero_update
+from app.alignment.replacement import (
+    distance_figure,
+    replaced,
+    replaced_magnitude,
+    replacement,
+)
 from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, TensorEntry
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import AdapterSafetyError
@@ -91,15 +98,18 @@ class Run:
 
     def shares(self, name: str) -> Hashable:
         """What the runs of a batch must have in common for this module's columns to be stacked."""
-        return self.given.method.projection, self.modules[name].d_out
+        module = self.modules[name]
+        return self.given.method.projection, module.layer_type, module.d_out, _vocabulary(module)
 
     def columns(self, name: str) -> Tensor | None:
         """What the projector is to be applied to, `(d_out, n)`; None where that is nothing: a zero
         update's outcome is known. Raises NonFiniteTensor."""
-        pair = self._pair(self.modules[name])
+        module = self.modules[name]
+        pair = self._pair(module)
         skipped = zero_update(pair)
         if skipped is None:
-            return pair.b
+            bias = self._vector(module.bias)
+            return pair.b if bias is None else torch.cat([pair.b, bias[:, None]], 1)
         self._note(name, skipped)
         return None
 
@@ -117,8 +127,8 @@ class Run:
         report = build_report(given.manifest, *references, given.method, outcomes, self.kind)
         if self.kind == "patch":
             chosen = [m.module for m in report.layers if m.decision == "projected"]
-            places = [self.modules[name].lora_b for name in chosen]
-            self._weights.publish(places, self.out / WEIGHTS_FILE)
+            places = [entry for name in chosen for entry in _replaced(self.modules[name])]
+            self._weights.publish(places, self.out / WEIGHTS_FILE, _dropped(given))
         self.report = report
 
     def result(self) -> Report:
@@ -148,23 +158,70 @@ class Run:
         finite(tensor.float(), entry.name, "adapter")
         return tensor
 
+    def _vector(self, entry: TensorEntry | None) -> Tensor | None:
+        return None if entry is None else self._factor(entry)
+
     def _outcome(self, module: LoraModule, applied: Applied, models: ModelPair) -> Outcome:
         pair, method = self._pair(module), self.given.method
-        found = examined(pair, applied)
+        found = examined(pair, applied.part(slice(0, module.rank)))
         if isinstance(found, Skipped):
             return found
         final = replacement(pair, found, method)
+        self._propose_vectors(module, applied, found, models)
         return Scored(
             measures=found.measures,
             alignment_norm=found.alignment_norm,
-            note="; ".join(filter(None, [_joined(module, models), found.note])),
+            note="; ".join(filter(None, [*_notes(module, models), found.note])),
             rounding=self._weights.propose(module.lora_b, final),
             pdst_if_selected=distance_figure(final, found.c_b),
             alignment=found.source,
         )
 
+    def _propose_vectors(
+        self, module: LoraModule, applied: Applied, found: Projected, models: ModelPair
+    ) -> None:
+        """What the module's own bias and its magnitude become, where it has them."""
+        bias, magnitude = self._vector(module.bias), self._vector(module.magnitude)
+        method = self.given.method
+        if module.bias and bias is not None:
+            retained = found.measures.retained_energy
+            c_bias = applied.product[:, module.rank :]
+            final = replaced(bias[:, None], c_bias, retained, method)
+            self._weights.propose(module.bias, final[:, 0])
+        if module.magnitude and magnitude is not None:
+            chat = models.chat.weight(module.name)
+            norms = weight_norms(chat, transposed=models.is_transposed(module))
+            self._weights.propose(module.magnitude, replaced_magnitude(magnitude, norms, method))
 
-def _joined(module: LoraModule, models: ModelPair) -> str:
-    """Says so where the checkpoint has the module's weight under another name."""
-    stored = models.chat.weight(module.name).name
-    return "" if stored == f"{module.name}.weight" else f"its weight in the checkpoint is {stored}"
+
+def _replaced(module: LoraModule) -> list[TensorEntry]:
+    """The tensors that are replaced where the module is selected."""
+    return [entry for entry in (module.lora_b, module.bias, module.magnitude) if entry]
+
+
+def _dropped(given: PatchInput) -> list[TensorEntry]:
+    if given.method.full_weights == "keep":
+        return []
+    return [weight.entry for weight in given.manifest.full_weights]
+
+
+def _vocabulary(module: LoraModule) -> int | None:
+    """An embedding's, of which `V` has no more rows."""
+    return module.d_in if module.layer_type == "embedding" else None
+
+
+def _notes(module: LoraModule, models: ModelPair) -> Iterator[str]:
+    """What there is to say about the module itself."""
+    chat, base = (model.weight(module.name) for model in (models.chat, models.base))
+    if chat.name != f"{module.name}.weight":
+        yield f"its weight in the checkpoint is {chat.name}"
+    v = models.difference(module)
+    if not chat.shape[0] == base.shape[0] == v.chat.shape[0] == _rows(module, models):
+        yield f"V is of the {v.chat.shape[0]} tokens that the adapter and both models have"
+    if module.magnitude:
+        yield "DoRA: a selected module's magnitude becomes the norm of the chat model's weight"
+
+
+def _rows(module: LoraModule, models: ModelPair) -> int:
+    """How many rows the adapter's update has where the weight is stored."""
+    return module.d_in if models.is_transposed(module) else module.d_out

@@ -34,6 +34,15 @@ class Applied:
         """What became of some of the columns."""
         return replace(self, product=self.product[:, columns])
 
+    def beyond(self, columns: Tensor, projection: Projection) -> "Applied":
+        """The same for `columns` with more rows than `V`, which is zero there: the new tokens of an
+        output head. `C` is zero there, and the complement's `C` the identity."""
+        rows = columns[self.product.shape[0] :].to(self.product.dtype)
+        if not len(rows):
+            return self
+        rest = rows if projection.projector == "complement" else torch.zeros_like(rows)
+        return replace(self, product=torch.cat([self.product, rest]))
+
 
 @dataclass(frozen=True)
 class Projected:

@@ -14,13 +14,27 @@ def replacement(pair: LoraPair, found: Projected, method: Method) -> Tensor:
     `safe_lora`: `C B`, or with `rescale="preserve_norm"` `C B ||dW||_F / ||C dW||_F` (zero where
     `C dW` is zero: there is no direction to scale). `scale`: `factor * B`. `prune`: zero.
     """
+    return replaced(pair.b, found.c_b, found.measures.retained_energy, method)
+
+
+def replaced(before: Tensor, projected: Tensor, retained_energy: float, method: Method) -> Tensor:
+    """What columns `before` `(d_out, n)` become, given `projected`, which is `C @ before`."""
     if method.name == "prune":
-        return torch.zeros_like(found.c_b)
+        return torch.zeros_like(projected)
     if method.name == "scale":
-        return pair.b.to(found.c_b.dtype) * (method.factor or 0.0)
-    if method.rescale == "preserve_norm" and found.measures.retained_energy > 0:
-        return found.c_b / found.measures.retained_energy
-    return found.c_b
+        return before.to(projected.dtype) * (method.factor or 0.0)
+    if method.rescale == "preserve_norm" and retained_energy > 0:
+        return projected / retained_energy
+    return projected
+
+
+def replaced_magnitude(before: Tensor, chat_norms: Tensor, method: Method) -> Tensor:
+    """What DoRA's magnitude `(d_out,)` becomes: it returns to the norms of the chat model's own
+    weight, so that a module whose update is gone is the chat model's again; `scale` goes a part
+    of the way."""
+    if method.name == "scale":
+        return chat_norms + (method.factor or 0.0) * (before.double() - chat_norms)
+    return chat_norms
 
 
 def distance_figure(b: Tensor, c_b: Tensor) -> float:

@@ -33,7 +33,8 @@ NUMBERS = {
     "fraction": float,
 }
 SELECTIONS = ("threshold", "count", "fraction", "all")
-METHOD_FIELDS = ("name", "projector", "energy", "rank", "factor", "rescale", *SELECTIONS)
+TEXTS = ("name", "projector", "rescale", "full_weights")
+METHOD_FIELDS = (*TEXTS, "energy", "rank", "factor", *SELECTIONS)
 TEXT = {"type": "string"}
 PATCH_BODY: dict[str, Any] = {
     "requestBody": {
@@ -51,9 +52,7 @@ PATCH_BODY: dict[str, Any] = {
                             **TEXT,
                             "description": "the method as JSON, as in POST /v1/jobs",
                         },
-                        "name": TEXT,
-                        "projector": TEXT,
-                        "rescale": TEXT,
+                        **dict.fromkeys(TEXTS, TEXT),
                         **{name: {"type": "number"} for name in NUMBERS},
                         "all": {"type": "boolean"},
                     },

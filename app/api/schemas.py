@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
-from app.domain.adapter import ListedAdapter, StoredAdapter
+from app.domain.adapter import LayerType, ListedAdapter, StoredAdapter
 from app.domain.errors import InvalidField
 from app.domain.job import Job, JobKind, JobStatus
 from app.domain.method import (
     DEFAULT_THRESHOLD,
+    FullWeights,
     Method,
     MethodName,
     ProjectorName,
@@ -58,6 +59,11 @@ class MethodIn(_Request):
     rescale: Rescale = Field(
         default="none", description="safe_lora: preserve_norm brings ||dW||_F back to what it was"
     )
+    full_weights: FullWeights = Field(
+        default="keep",
+        description="modules_to_save, trained tokens and biases: keep leaves them, unscreened; "
+        "drop takes them out of the adapter",
+    )
     select: SelectIn = SelectIn(by="threshold", value=DEFAULT_THRESHOLD)
 
     def to_domain(self) -> Method:
@@ -72,6 +78,7 @@ class MethodIn(_Request):
                 name=self.name,
                 factor=self.factor,
                 rescale=self.rescale,
+                full_weights=self.full_weights,
             )
         except InvalidField as error:
             field, reason = error.facts["field"], error.facts["reason"]
@@ -127,6 +134,8 @@ class ModuleOut(BaseModel):
     d_out: int
     d_in: int
     dtype: str
+    layer_type: LayerType = Field(description="embedding: d_in is the vocabulary")
+    dora: bool
 
 
 class AdapterOut(BaseModel):
@@ -158,6 +167,8 @@ class AdapterOut(BaseModel):
                     d_out=m.d_out,
                     d_in=m.d_in,
                     dtype=m.dtype,
+                    layer_type=m.layer_type,
+                    dora=m.dora,
                 )
                 for m in adapter.modules
             ],

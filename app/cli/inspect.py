@@ -44,8 +44,14 @@ def manifest_json(manifest: AdapterManifest) -> dict[str, Any]:
                 "d_out": m.d_out,
                 "d_in": m.d_in,
                 "dtype": m.lora_b.dtype,
+                "layer_type": m.layer_type,
+                "dora": m.magnitude is not None,
             }
             for m in manifest.modules
+        ],
+        "full_weights": [
+            {"parameter": weight.name, "feature": weight.feature}
+            for weight in manifest.full_weights
         ],
     }
 

@@ -58,6 +58,9 @@ def patch(
     rescale: Annotated[
         str, typer.Option(help="safe_lora: none, or preserve_norm to restore the update's norm")
     ] = "none",
+    full_weights: Annotated[
+        str, typer.Option(help="modules_to_save, trained tokens, biases: keep, or drop them")
+    ] = "keep",
     report: Annotated[
         Path | None, typer.Option(help="also write the report: .json, .csv, .md or .html")
     ] = None,
@@ -66,7 +69,16 @@ def patch(
     """Patch an adapter and print the report. Exit 0 done, 2 bad input, 3 the job failed."""
     with explained():
         select = selection(threshold, count, fraction, all_)
-        method = Method(projector, energy, rank, select, name, factor, rescale)  # type: ignore[arg-type] # checked there
+        method = Method(
+            projector,  # type: ignore[arg-type] # checked there, as the names below
+            energy,
+            rank,
+            select,
+            name,  # type: ignore[arg-type]
+            factor,
+            rescale,  # type: ignore[arg-type]
+            full_weights,  # type: ignore[arg-type]
+        )
         _check_out(out, report)
         names = {"base_model": base_model, "chat_model": chat_model}
         if server:

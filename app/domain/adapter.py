@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -35,9 +36,16 @@ class TensorEntry:
         return self.end - self.begin
 
 
+LayerType = Literal["linear", "embedding"]
+
+
 @dataclass(frozen=True, slots=True)
 class LoraModule:
-    """One adapted linear module, joined by its full name in the base model."""
+    """One adapted module, joined by its full name in the base model.
+
+    Of an embedding (PEFT's `lora_embedding_A`, `lora_embedding_B`) the output side is the width of
+    the model: `d_in` is the vocabulary, and the weight is stored `(d_in, d_out)`.
+    """
 
     name: str  # e.g. "model.layers.0.self_attn.q_proj"
     rank: int
@@ -45,6 +53,9 @@ class LoraModule:
     scaling: float  # alpha / r, or alpha / sqrt(r) with rsLoRA
     lora_a: TensorEntry  # (r, d_in)
     lora_b: TensorEntry  # (d_out, r)
+    layer_type: LayerType = "linear"
+    bias: TensorEntry | None = None  # (d_out,), lora_bias: the update's own bias is s * bias
+    magnitude: TensorEntry | None = None  # (d_out,), DoRA's
 
     @property
     def d_in(self) -> int:
@@ -53,6 +64,15 @@ class LoraModule:
     @property
     def d_out(self) -> int:
         return self.lora_b.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class FullWeight:
+    """A whole parameter that the adapter replaces, so that no projector sees it."""
+
+    name: str  # of the parameter in the model, e.g. "lm_head.weight"
+    entry: TensorEntry
+    feature: str  # PEFT's field that put it there, e.g. "modules_to_save"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,7 @@ class AdapterManifest:
     dropped_keys: tuple[str, ...]  # top-level config keys that we do not write back
     modules: tuple[LoraModule, ...]  # in module order, see `module_order`
     base_model_name: str | None  # config's base_model_name_or_path, shown, never opened
+    full_weights: tuple[FullWeight, ...] = ()
 
     @property
     def id(self) -> str:
@@ -88,6 +109,21 @@ class StoredModule:
     d_out: int
     d_in: int
     dtype: str
+    layer_type: LayerType = "linear"
+    dora: bool = False
+
+    @classmethod
+    def of(cls, module: LoraModule) -> "StoredModule":
+        return cls(
+            name=module.name,
+            rank=module.rank,
+            alpha=module.alpha,
+            d_out=module.d_out,
+            d_in=module.d_in,
+            dtype=module.lora_b.dtype,
+            layer_type=module.layer_type,
+            dora=module.magnitude is not None,
+        )
 
 
 @dataclass(frozen=True)

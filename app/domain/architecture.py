@@ -122,6 +122,11 @@ def tied_embedding(model_type: str | None, module: str, tied: bool | None) -> st
     return TIED_EMBEDDING.get(model_type or "") if tied and module == OUTPUT_HEAD else None
 
 
+def is_output_head(module: str) -> bool:
+    """Whether a linear module's rows are tokens (GPT-NeoX called it `embed_out` once)."""
+    return module.rsplit(".", 1)[-1] in (OUTPUT_HEAD, "embed_out")
+
+
 def is_stored_transposed(model_type: str | None, module: str) -> bool:
     """Whether the weight of `module` is stored `(d_in, d_out)` in a checkpoint of `model_type`."""
     return module.rsplit(".", 1)[-1] in CONV1D_MODULES.get(model_type or "", frozenset())

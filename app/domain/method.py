@@ -10,11 +10,13 @@ MethodName = Literal["safe_lora", "scale", "prune"]
 ProjectorName = Literal["approximate", "exact", "subspace", "complement"]
 SelectBy = Literal["threshold", "count", "fraction", "all"]
 Rescale = Literal["none", "preserve_norm"]
+FullWeights = Literal["keep", "drop"]
 
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 PROJECTORS: tuple[ProjectorName, ...] = get_args(ProjectorName)
 SELECTIONS: tuple[SelectBy, ...] = get_args(SelectBy)
 RESCALES: tuple[Rescale, ...] = get_args(Rescale)
+FULL_WEIGHTS: tuple[FullWeights, ...] = get_args(FullWeights)
 SUBSPACE_PROJECTORS = ("subspace", "complement")
 DEFAULT_ENERGY = 0.9
 DEFAULT_THRESHOLD = 0.5  # the official code's default for its `threshold` mode
@@ -88,7 +90,8 @@ class Method:
     `safe_lora`: `C B` with one of four projectors `C`. `subspace` and `complement` take a share of
     `||V||_F^2` (`energy`, in (0, 1]) or a number of directions (`rank`); the other two leave
     `energy` unused and refuse `rank`. `rescale="preserve_norm"` then brings `||dW||_F` back to what
-    it was. The baselines, on the same selection: `scale` gives `factor * B`, `prune` gives zero.
+    it was. `full_weights` says what becomes of whole parameters that bypass LoRA. The baselines, on
+    the same selection: `scale` gives `factor * B`, `prune` gives zero.
     """
 
     projector: ProjectorName = "approximate"
@@ -98,11 +101,13 @@ class Method:
     name: MethodName = "safe_lora"
     factor: float | None = None
     rescale: Rescale = "none"
+    full_weights: FullWeights = "keep"
 
     def __post_init__(self) -> None:
         _check_choice("name", self.name, METHODS)
         _check_choice("projector", self.projector, PROJECTORS)
         _check_choice("rescale", self.rescale, RESCALES)
+        _check_choice("full_weights", self.full_weights, FULL_WEIGHTS)
         self._check_subspace_size()
         self._check_strength()
 

@@ -21,6 +21,9 @@ ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment
 Decision = Literal["projected", "kept", "skipped"]
 ReportKind = Literal["patch", "score"]
 AlignmentSource = Literal["computed", "cache", "memory"]
+Verdict = Literal["patched", "review", "scored"]
+"""`patched`: every part of the adapter was screened. `review`: a part was not, and a person should
+look at it. `scored`: nothing was written."""
 ServingLoads = Literal["yes", "setting", "wrong", "refused"]
 
 
@@ -51,8 +54,9 @@ class LayerReport:
 class Unscreened:
     """A part of the adapter that bypasses LoRA, so that no projector looked at it."""
 
-    name: str
+    name: str  # of the parameter in the model
     reason: str
+    decision: Literal["kept", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class MethodReference:
     select: Mapping[str, Any]  # {"by": ..., "value": ...}
     factor: float | None
     rescale: str
+    full_weights: str
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ class Report:
     warnings: Sequence[str]
     versions: Mapping[str, str]
     serving: Sequence[Serving]
+    verdict: Verdict = "review"
     kind: ReportKind = "patch"  # of a score nothing was written: the decisions are what would be
     what_if: bool = False  # decided anew from the cosines of an earlier job, nothing was written
     claim: str = CLAIM

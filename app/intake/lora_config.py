@@ -1,5 +1,6 @@
 """`adapter_config.json`, read without PEFT: reading it with PEFT imports modules by name."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -11,6 +12,11 @@ from app.intake.lora_fields import KNOWN, NEUTRALISED, PASSIVE, UNSUPPORTED
 from app.intake.names import shown
 from app.intake.strict_json import parse_json
 
+BIASES = ("none", "all", "lora_only")
+DEFAULT_EMBEDDING = "embed_tokens"  # PEFT's, where trainable_token_indices is a list
+MAX_LAYERS = 100  # that are saved whole or have trained tokens; real ones are a head or two
+MAX_TOKENS = 50_000  # because a tokenizer gets a few hundred new tokens, seldom thousands
+MAX_TOKEN = 10**7  # because the largest vocabularies have a few hundred thousand
 MIN_ALPHA = 1e-6  # because smaller is no adapter, and alpha / r must not round to zero
 
 
@@ -27,6 +33,13 @@ class LoraConfig:
     base_model_name: str | None
     clean: dict[str, object]  # known keys with their values as they came, in the order they came
     dropped_keys: tuple[str, ...]  # in the order they came
+    use_dora: bool = False
+    lora_bias: bool = False
+    bias: str = "none"  # "all" and "lora_only" put the model's own biases into the file
+    modules_to_save: tuple[str, ...] = ()  # names, or ends of names, of whole modules
+    tokens: Mapping[str, tuple[int, ...]] = dataclasses.field(
+        default_factory=dict
+    )  # by name, or its end
 
 
 MAX_KEY_CHARS = 64  # of a key that we drop and name; the longest known one has 23
@@ -53,6 +66,11 @@ def parse_config(raw: bytes, limits: Limits = UPLOAD_LIMITS) -> LoraConfig:
         alpha_pattern=_alphas(said, limits),
         base_model_name=base if isinstance(base, str) else None,
         clean=clean,
+        use_dora=_flag(said, "use_dora"),
+        lora_bias=_flag(said, "lora_bias"),
+        bias=_bias(said),
+        modules_to_save=_names(said, "modules_to_save", limits),
+        tokens=_tokens(said, limits),
         dropped_keys=tuple(shown(key)[:MAX_KEY_CHARS] for key in said if key not in clean),
     )
 
@@ -95,6 +113,48 @@ def _flag(said: Mapping[str, object], field: str) -> bool:
     if not isinstance(value, bool):
         _refuse(field, "must be true or false")
     return value
+
+
+def _bias(said: Mapping[str, object]) -> str:
+    value = said.get("bias", "none")
+    if value not in BIASES:
+        _refuse("bias", f"must be one of {', '.join(BIASES)}")
+    return str(value)
+
+
+def _names(said: Mapping[str, object], field: str, limits: Limits) -> tuple[str, ...]:
+    value = said.get(field)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_LAYERS:
+        _refuse(field, f"must be null or a list of at most {MAX_LAYERS} names")
+    if not all(isinstance(name, str) and 0 < len(name) <= limits.name_chars for name in value):
+        _refuse(field, f"must hold names of 1 to {limits.name_chars} characters")
+    return tuple(value)
+
+
+def _tokens(said: Mapping[str, object], limits: Limits) -> Mapping[str, tuple[int, ...]]:
+    """PEFT takes a list, for the layer called `embed_tokens`, or lists by a layer's name."""
+    field = "trainable_token_indices"
+    value = said.get(field)
+    if value is None:
+        return {}
+    if isinstance(value, list):
+        return {DEFAULT_EMBEDDING: _indices(value, field)}
+    table = _table(said, field, limits)
+    if len(table) > MAX_LAYERS:
+        _refuse(field, f"{len(table)} keys are over the limit of {MAX_LAYERS}")
+    return {key: _indices(rows, _at(field, key)) for key, rows in table.items()}
+
+
+def _indices(value: object, field: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or len(value) > MAX_TOKENS:
+        _refuse(field, f"must be a list of at most {MAX_TOKENS} token numbers")
+    if not all(type(token) is int and 0 <= token <= MAX_TOKEN for token in value):
+        _refuse(field, f"must hold whole numbers in [0, {MAX_TOKEN}]")
+    if len(set(value)) != len(value):
+        _refuse(field, "names a token twice")
+    return tuple(value)
 
 
 def _rank(value: object, field: str, limits: Limits) -> int:

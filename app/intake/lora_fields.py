@@ -101,7 +101,8 @@ PASSIVE: Mapping[str, Check] = {
 """Fields that do not change what the stored tensors mean: checked for their type and kept."""
 
 ACTIVE = ("peft_type", "r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_pattern",
-          "alpha_pattern")  # fmt: skip
+          "alpha_pattern", "use_dora", "lora_bias", "bias", "modules_to_save",
+          "trainable_token_indices")  # fmt: skip
 """Fields that we act on; `lora_config` reads them."""
 
 NEUTRALISED: Mapping[str, tuple[object, ...]] = {
@@ -118,16 +119,10 @@ _BASE_CHANGED = (
     "its base weights were changed; convert it with save_pretrained(..., "
     "path_initial_model_for_weight_conversion=...) to plain LoRA first"
 )
-_FULL_WEIGHTS = "it holds weights that a LoRA projection never touches; train without them"
 _NULL = (None,)
 _OFF = (None, False)
 
 UNSUPPORTED: Mapping[str, Unsupported] = {
-    "use_dora": Unsupported("DoRA", _OFF, _PLAIN_LORA),
-    "modules_to_save": Unsupported("modules_to_save", (None, []), _FULL_WEIGHTS),
-    "trainable_token_indices": Unsupported("trainable tokens", _NULL, _FULL_WEIGHTS),
-    "bias": Unsupported("a trained bias", ("none",), _FULL_WEIGHTS),
-    "lora_bias": Unsupported("a bias on lora_B", _OFF, _FULL_WEIGHTS),
     "target_parameters": Unsupported(
         "LoRA on parameters (mixture of experts)", (None, []), "adapt linear modules instead"
     ),

@@ -1,7 +1,6 @@
 """A folder of untrusted files -> an `AdapterManifest`. No tensor value is read here."""
 
 import hashlib
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -11,30 +10,17 @@ from types import MappingProxyType
 
 from app.domain.adapter import (
     CONFIG_FILE,
-    DTYPE_BYTES,
     README_FILE,
     WEIGHTS_FILE,
     AdapterManifest,
     FileEntry,
-    LoraModule,
-    TensorEntry,
-    module_order,
 )
-from app.domain.errors import (
-    EmptyAdapter,
-    MissingFile,
-    RankMismatch,
-    TensorRefused,
-    TooLarge,
-    UnexpectedFile,
-    UnsupportedAdapter,
-)
+from app.domain.errors import MissingFile, TooLarge, UnexpectedFile
 from app.intake.limits import UPLOAD_LIMITS, Limits
-from app.intake.lora_config import LoraConfig, parse_config
+from app.intake.lora_config import parse_config
+from app.intake.modules import read_modules
 from app.intake.names import is_pickle_name, refuse_file
-from app.intake.patterns import Patterns
 from app.intake.safetensors_header import Header, read_header
-from app.intake.tensor_keys import Side, TensorKey, check_spelling, parse_key
 
 
 def read_manifest(
@@ -57,12 +43,14 @@ def read_manifest(
     if README_FILE in names:
         files[README_FILE] = _read_readme(folder, limits)
     header, files[WEIGHTS_FILE] = _read_weights(folder, limits, known.get(WEIGHTS_FILE))
+    modules, full_weights = read_modules(header, config)
     return AdapterManifest(
         files=files,
         config=config.clean,
         dropped_keys=config.dropped_keys,
-        modules=_modules(header, config),
+        modules=modules,
         base_model_name=config.base_model_name,
+        full_weights=full_weights,
     )
 
 
@@ -127,62 +115,3 @@ def _read_weights(
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return header, FileEntry(sha256, size_bytes)
-
-
-# ------------------------------------------------------------------------------------------ modules
-def _modules(header: Header, config: LoraConfig) -> tuple[LoraModule, ...]:
-    """The tensors joined to modules by their names, in module order."""
-    pairs = _pairs(header)
-    if not pairs:
-        raise EmptyAdapter(file=WEIGHTS_FILE)
-    ranks = Patterns(config.rank_pattern, "rank_pattern")
-    alphas = Patterns(config.alpha_pattern, "alpha_pattern")
-    return tuple(
-        _module(
-            name,
-            pairs[name],
-            rank=ranks.resolve(name, config.r),
-            alpha=alphas.resolve(name, config.lora_alpha),
-            use_rslora=config.use_rslora,
-        )
-        for name in sorted(pairs, key=module_order)
-    )
-
-
-def _pairs(header: Header) -> dict[str, dict[Side, TensorEntry]]:
-    """By module: its tensors by side. In one spelling, two names never give one place."""
-    pairs: dict[str, dict[Side, TensorEntry]] = {}
-    first: TensorKey | None = None
-    for tensor in header.tensors:
-        key = parse_key(tensor.name)
-        first = first or key
-        check_spelling(tensor.name, key, first)
-        _check_matrix(tensor)
-        pairs.setdefault(key.module, {})[key.side] = tensor
-    return pairs
-
-
-def _check_matrix(tensor: TensorEntry) -> None:
-    if tensor.dtype not in DTYPE_BYTES:
-        raise UnsupportedAdapter(
-            feature=f"the dtype {tensor.dtype}",
-            where=f"{WEIGHTS_FILE}, tensor {tensor.name}",
-            hint=f"save it as one of {', '.join(DTYPE_BYTES)}",
-        )
-    if len(tensor.shape) != 2:
-        reason = f"a LoRA factor of a linear module has 2 axes, this has shape {list(tensor.shape)}"
-        raise TensorRefused(tensor=tensor.name, reason=reason)
-
-
-def _module(
-    name: str, pair: Mapping[Side, TensorEntry], *, rank: int, alpha: float, use_rslora: bool
-) -> LoraModule:
-    if len(pair) != 2:
-        (alone,) = pair.values()
-        raise TensorRefused(tensor=alone.name, reason=f"module {name} lacks its other LoRA factor")
-    lora_a, lora_b = pair["A"], pair["B"]  # (r, d_in), (d_out, r)
-    for tensor, found in ((lora_a, lora_a.shape[0]), (lora_b, lora_b.shape[1])):
-        if found != rank:
-            raise RankMismatch(module=name, tensor=tensor.name, expected=rank, found=found)
-    scaling = alpha / (math.sqrt(rank) if use_rslora else rank)
-    return LoraModule(name, rank, alpha, scaling, lora_a, lora_b)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from app.domain.adapter import DTYPE_BYTES, StoredModule
-from app.domain.architecture import is_stored_transposed
+from app.domain.architecture import is_output_head, is_stored_transposed
 from app.domain.checkpoint import Checkpoint, ShardTensor
 from app.domain.errors import (
     AdapterShapesDiffer,
@@ -20,6 +20,9 @@ def check_fit(
 ) -> None:
     """Every module's `<module>.weight` is in both models, in one shape, and the adapter fits it.
 
+    Vocabularies may be of different sizes (tokens were added): an embedding and the output head
+    are compared by the rows that all have. With DoRA the adapter's is the chat model's, because its
+    magnitudes are norms over all of it.
     Raises CheckpointRefused, ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer.
     """
     if base.model_type != chat.model_type:
@@ -31,6 +34,9 @@ def check_fit(
         raise ModelShapesDiffer(modules=differing)
     if differing := _differing(modules, base, lambda module: _expected(base, module)):
         raise AdapterShapesDiffer(field=BASE, model=base_id, modules=differing)
+    dora = [module for module in modules if module.dora]
+    if differing := _differing(dora, chat, lambda module: _expected(chat, module), whole=True):
+        raise AdapterShapesDiffer(field=CHAT, model=chat_id, modules=differing)
 
 
 def _check_weights(
@@ -61,18 +67,30 @@ def _differing(
     modules: Sequence[StoredModule],
     base: Checkpoint,
     other: Callable[[StoredModule], tuple[int, ...]],
+    *,
+    whole: bool = False,
 ) -> list[str]:
-    """Each module whose weight in `base` has another shape than `other` says."""
+    """Each module whose weight in `base` has another shape than `other` says; unless `whole`, the
+    rows of a vocabulary may differ."""
+
+    def compared(module: StoredModule, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape[1:] if has_vocabulary_rows(module) and not whole else shape
+
     return [
         f"{module.name}: {list(_shape(base, module))} against {list(other(module))}"
         for module in modules
-        if _shape(base, module) != other(module)
+        if compared(module, _shape(base, module)) != compared(module, other(module))
     ]
+
+
+def has_vocabulary_rows(module: StoredModule) -> bool:
+    """Whether the weight's stored rows are tokens."""
+    return module.layer_type == "embedding" or is_output_head(module.name)
 
 
 def _expected(base: Checkpoint, module: StoredModule) -> tuple[int, ...]:
     """The stored shape that the adapter's `(d_out, d_in)` update calls for."""
-    if is_stored_transposed(base.model_type, module.name):
+    if module.layer_type == "embedding" or is_stored_transposed(base.model_type, module.name):
         return module.d_in, module.d_out
     return module.d_out, module.d_in
 

@@ -33,7 +33,4 @@ def _stored(manifest: AdapterManifest) -> StoredAdapter:
 
 def stored_modules(manifest: AdapterManifest) -> tuple[StoredModule, ...]:
     """What a model must fit, without the tensors."""
-    return tuple(
-        StoredModule(m.name, m.rank, m.alpha, m.d_out, m.d_in, m.lora_b.dtype)
-        for m in manifest.modules
-    )
+    return tuple(StoredModule.of(module) for module in manifest.modules)

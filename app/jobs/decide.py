@@ -23,6 +23,7 @@ from app.domain.report import (
     Serving,
     Summary,
     Unscreened,
+    Verdict,
 )
 from app.intake.names import shown
 
@@ -38,6 +39,7 @@ def decided(report: Report, method: Method) -> Report:
         method=method_reference(method),
         layers=layers,
         summary=_summary(layers, method.select),
+        verdict=_verdict(report, layers),
         warnings=list(_warnings(report, layers, method)),
     )
 
@@ -98,6 +100,7 @@ def method_reference(method: Method) -> MethodReference:
         select={"by": method.select.by, "value": method.select.value},
         factor=method.factor,
         rescale=method.rescale,
+        full_weights=method.full_weights,
     )
 
 
@@ -152,6 +155,14 @@ def _summary(layers: Sequence[LayerReport], selection: Selection) -> Summary:
     )
 
 
+def _verdict(report: Report, layers: Sequence[LayerReport]) -> Verdict:
+    if report.kind == "score":
+        return "scored"
+    passed_over = any(layer.decision == "skipped" and layer.update_norm != 0 for layer in layers)
+    kept = any(part.decision == "kept" for part in report.unscreened)
+    return "review" if kept or passed_over else "patched"
+
+
 def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
@@ -172,11 +183,29 @@ def _warnings(report: Report, layers: Sequence[LayerReport], method: Method) -> 
             f"{len(layers) - len(scored)} of {len(layers)} modules were skipped: they were not "
             "screened, and nothing is known about their safety."
         )
+    yield from _warnings_about_full_weights(report.unscreened)
     yield from _warnings_about_strength(projected, method)
     yield from _warnings_about_identity(scored, method)
     yield from _warnings_about_rounding(projected)
     yield from _warnings_about_models(report)
     yield from _warnings_about_requests(len(scored), method, report.adapter.dropped_config_keys)
+
+
+def _warnings_about_full_weights(unscreened: Sequence[Unscreened]) -> Iterable[str]:
+    kept = [part.name for part in unscreened if part.decision == "kept"]
+    dropped = [part.name for part in unscreened if part.decision == "dropped"]
+    if kept:
+        yield (
+            f"{_named(kept)} bypass the projection: they were kept as they came, and were not "
+            "screened."
+        )
+    if dropped:
+        yield f"{_named(dropped)} bypass the projection: they were dropped from the adapter."
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(map(shown, names[:MAX_LISTED])) + more
 
 
 def _warnings_about_strength(projected: Sequence[LayerReport], method: Method) -> Iterable[str]:
@@ -225,6 +254,4 @@ def _warnings_about_requests(scored: int, method: Method, dropped: Sequence[str]
     if method.energy is not None and method.projector not in SUBSPACE_PROJECTORS:
         yield f"energy plays no part in the {method.projector} projector."
     if dropped:
-        named = ", ".join(dropped[:MAX_LISTED])
-        more = f" and {len(dropped) - MAX_LISTED} more" if len(dropped) > MAX_LISTED else ""
-        yield f"These keys of adapter_config.json were not written back: {named}{more}."
+        yield f"These keys of adapter_config.json were not written back: {_named(dropped)}."

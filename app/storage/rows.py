@@ -116,6 +116,7 @@ def to_method(value: Mapping[str, Any]) -> Method:
         select=Selection(by=value["select"]["by"], value=value["select"]["value"]),
         factor=value["factor"],
         rescale=value["rescale"],
+        full_weights=value["full_weights"],
     )
 
 

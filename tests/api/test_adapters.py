@@ -170,7 +170,8 @@ REFUSED: dict[str, tuple[Callable[[Parts], Parts], int, str, str]] = {
     "rank 0": (with_config(r=0), 422, "config-refused", "field r"),
     "rank 10^9": (with_config(r=10**9), 422, "config-refused", "field r"),
     "rank contradicts": (with_config(r=5), 422, "rank-mismatch", "down_proj"),
-    "DoRA": (with_config(use_dora=True), 422, "unsupported-adapter", "use_dora"),
+    "DoRA": (with_config(use_dora=True), 422, "config-refused", "use_dora"),
+    "QALoRA": (with_config(use_qalora=True), 422, "unsupported-adapter", "use_qalora"),
     "config is no JSON": (
         lambda files: {**files, "config": (CONFIG_FILE, b"{")},
         422,

@@ -137,7 +137,7 @@ WEIGHTS = [
                                        [2, 6])]), e.UnsupportedAdapter, "wrapped"),
     Hostile("a full weight among the factors",
             lambda: weights([*pair(), ("base_model.model.lm_head.weight", [4, 6])]),
-            e.UnsupportedAdapter, "lm_head.weight"),
+            e.TensorRefused, "lm_head.weight"),
     Hostile("a rank other than the configuration's", lambda: weights(pair(rank=64)),
             e.RankMismatch, "rank 2"),
     Hostile("integers", lambda: weights(pair(), "I32"), e.UnsupportedAdapter, "I32"),

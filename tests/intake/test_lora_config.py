@@ -55,15 +55,7 @@ def test_import_sinks_at_their_harmless_values_are_kept() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("use_dora", True),
-        ("modules_to_save", ["lm_head"]),
-        ("trainable_token_indices", [1]),
-        ("trainable_token_indices", []),
         ("target_parameters", ["experts.gate_up_proj"]),
-        ("bias", "all"),
-        ("bias", "lora_only"),
-        ("bias", None),
-        ("lora_bias", True),
         ("layer_replication", [[0, 1]]),
         ("megatron_config", {}),
         ("alora_invocation_tokens", [1]),
@@ -196,3 +188,47 @@ def test_a_dropped_key_is_named_in_one_short_printable_line() -> None:
     (named,) = config.dropped_keys
     assert named.isprintable()
     assert len(named) <= 64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("use_dora", "yes", "use_dora"),
+        ("use_dora", 1, "use_dora"),
+        ("lora_bias", None, "lora_bias"),
+        ("bias", None, "bias"),
+        ("bias", "some", "bias"),
+        ("modules_to_save", "lm_head", "modules_to_save"),
+        ("modules_to_save", ["lm_head", 3], "modules_to_save"),
+        ("modules_to_save", [""], "modules_to_save"),
+        ("modules_to_save", ["x"] * 101, "modules_to_save"),
+        ("trainable_token_indices", 7, "trainable_token_indices"),
+        ("trainable_token_indices", [1, 1], "trainable_token_indices"),
+        ("trainable_token_indices", [-1], "trainable_token_indices"),
+        ("trainable_token_indices", [True], "trainable_token_indices"),
+        ("trainable_token_indices", [10**9], "trainable_token_indices"),
+        ("trainable_token_indices", list(range(50_001)), "trainable_token_indices"),
+        ("trainable_token_indices", {"wte": [1, "2"]}, r"trainable_token_indices\[wte\]"),
+        ("trainable_token_indices", {f"{i}": [] for i in range(101)}, "trainable_token_indices"),
+    ],
+)
+def test_what_bypasses_lora_is_checked(field: str, value: object, named: str) -> None:
+    with pytest.raises(ConfigRefused, match=f"field {named}"):
+        parse_config(config_bytes(**{field: value}))
+
+
+def test_what_bypasses_lora_is_read() -> None:
+    config = parse_config(
+        config_bytes(
+            use_dora=True,
+            lora_bias=True,
+            bias="all",
+            modules_to_save=["lm_head"],
+            trainable_token_indices=[3, 1],
+        )
+    )
+    assert (config.use_dora, config.lora_bias, config.bias) == (True, True, "all")
+    assert config.modules_to_save == ("lm_head",)
+    assert config.tokens == {"embed_tokens": (3, 1)}
+    by_layer = parse_config(config_bytes(trainable_token_indices={"wte": [2]}))
+    assert by_layer.tokens == {"wte": (2,)}

@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE, FileEntry, adapter_id
 from app.domain.errors import (
+    ConfigRefused,
     EmptyAdapter,
     MissingFile,
     PickleRefused,
@@ -145,23 +146,15 @@ PRE = f"base_model.model.{Q_PROJ}"
     [
         (f"{PRE}.lora_A.default.weight", "the adapter's name beside keys without it"),
         (f"{PRE}.lora_A.mine.weight", "the adapter's name in it"),
-        (f"{PRE}.lora_magnitude_vector", "DoRA"),
-        (f"{PRE}.lora_magnitude_vector.default.weight", "DoRA"),
-        (f"{PRE}.lora_B.bias", "bias"),
         (f"{PRE}.lora_diag", "KaSA"),
-        (f"{PRE}.base_layer.weight", "base_layer"),
-        (f"{PRE}.base_layer.lora_A.weight", "base_layer"),
+        (f"{PRE}.base_layer.lora_A.weight", "several parameters"),
         ("base_model.model.base_model.model.x.lora_A.weight", "wrapped in another"),
-        ("base_model.model.model.embed_tokens.lora_embedding_A", "embedding"),
         ("base_model.model.lm_head.modules_to_save.weight", "modules_to_save"),
-        ("base_model.model.e.token_adapter.trainable_tokens_delta", "trainable tokens"),
         ("lora_unet_down_blocks_0.lora_down.weight", "kohya"),
         ("lora_te1_text_model.alpha", "kohya"),
         ("unet.down.attn.to_q.lora.up.weight", "diffusers"),
-        ("unet.attn.to_q_lora.lora_linear_layer.down.weight", "a full weight|diffusers"),
+        ("unet.attn.to_q_lora.lora_linear_layer.down.weight", "diffusers"),
         (f"{Q_PROJ}.lora_A.weight", "without PEFT's"),
-        ("base_model.model.lm_head.weight", "a full weight"),
-        ("base_model.model.norm.bias", "a full weight"),
     ],
 )
 def test_other_formats_are_named_with_the_tensor(name: str, feature: str, tmp_path: Path) -> None:
@@ -169,6 +162,83 @@ def test_other_formats_are_named_with_the_tensor(name: str, feature: str, tmp_pa
     with pytest.raises(UnsupportedAdapter, match=feature) as caught:
         read_manifest(adapter(tmp_path, weights=raw))
     assert caught.value.facts["where"] == f"{WEIGHTS_FILE}, tensor {name}"
+
+
+EMBEDDING = "base_model.model.model.embed_tokens"
+HEAD = "base_model.model.lm_head"
+
+
+@pytest.mark.parametrize(
+    ("more", "config", "named"),
+    [
+        ([(f"{PRE}.lora_magnitude_vector", [4])], {}, "no use_dora"),
+        ([(f"{PRE}.lora_magnitude_vector", [5])], {"use_dora": True}, r"\[5\].* 4 elements"),
+        ([(f"{PRE}.lora_magnitude_vector", [4, 1])], {"use_dora": True}, "1 axes"),
+        ([(f"{PRE}.lora_B.bias", [4])], {}, "no lora_bias"),
+        ([(f"{PRE}.lora_B.bias", [6])], {"lora_bias": True}, r"\[6\].* 4 elements"),
+        ([(f"{PRE}.lora_embedding_A", [2, 6])], {}, "an embedding|other LoRA factor"),
+        ([(f"{EMBEDDING}.lora_embedding_A", [2, 6])], {}, "lacks its other"),
+        ([(f"{HEAD}.weight", [4, 6])], {}, "no field"),
+        ([(f"{HEAD}.base_layer.weight", [4, 6])], {}, "no field"),
+        ([(f"{HEAD}.bias", [4])], {"bias": "none"}, "no field"),
+        ([(f"{HEAD}.weight", [4, 6])], {"bias": "all"}, "no field"),
+        ([(f"{EMBEDDING}.token_adapter.trainable_tokens_delta", [1, 6])], {}, "no field"),
+    ],
+    ids=str,
+)
+def test_a_part_that_contradicts_the_configuration_is_named(
+    more: list[tuple[str, list[int]]], config: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    raw = weights([*pair(), *more])
+    with pytest.raises(TensorRefused, match=named) as caught:
+        read_manifest(adapter(tmp_path, config_bytes(**config), raw))
+    assert caught.value.facts["tensor"] == more[0][0]
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "named"),
+    [
+        ({"use_dora": True}, [], "field use_dora.*q_proj has no lora_magnitude_vector"),
+        ({"lora_bias": True}, [], "field lora_bias.*q_proj has no lora_B.bias"),
+        ({"modules_to_save": ["score"]}, [], "field modules_to_save: names score"),
+        (
+            {"trainable_token_indices": [1, 2]},
+            [(f"{EMBEDDING}.token_adapter.trainable_tokens_delta", [3, 6])],
+            "field trainable_token_indices: names 2 tokens",
+        ),
+    ],
+    ids=str,
+)
+def test_a_field_that_contradicts_the_tensors_is_named(
+    config: dict[str, object], more: list[tuple[str, list[int]]], named: str, tmp_path: Path
+) -> None:
+    raw = weights([*pair(), *more])
+    with pytest.raises(ConfigRefused, match=named):
+        read_manifest(adapter(tmp_path, config_bytes(**config), raw))
+
+
+def test_full_weights_are_listed_with_the_field_that_asks_for_them(tmp_path: Path) -> None:
+    config = config_bytes(
+        modules_to_save=["head", "norm"], bias="lora_only", trainable_token_indices=[7]
+    )
+    raw = weights(
+        [
+            *pair(),
+            (f"{HEAD}.weight", [4, 6]),
+            ("base_model.model.model.layers.0.input_layernorm.weight", [6]),
+            (f"{PRE}.base_layer.bias", [4]),
+            (f"{PRE}.base_layer.weight", [4, 6]),
+            (f"{EMBEDDING}.token_adapter.trainable_tokens_delta", [1, 6]),
+        ]
+    )
+    found = read_manifest(adapter(tmp_path, config, raw)).full_weights
+    assert [(weight.name, weight.feature) for weight in found] == [
+        ("lm_head.weight", "modules_to_save"),
+        ("model.embed_tokens.weight", "trainable_token_indices"),
+        ("model.layers.0.input_layernorm.weight", "modules_to_save"),
+        (f"{Q_PROJ}.bias", "bias"),
+        (f"{Q_PROJ}.weight", "save_embedding_layers"),
+    ]
 
 
 def test_keys_with_pefts_default_adapter_name_are_the_same_modules(tmp_path: Path) -> None:

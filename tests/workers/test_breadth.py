@@ -6,7 +6,7 @@ our own join: weights come from the modules of the loaded model.
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,10 @@ from app.domain.architecture import (
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import (
     AdapterSafetyError,
-    ModelShapesDiffer,
+    AdapterShapesDiffer,
+    ConfigRefused,
     ModulesNotInModel,
+    TensorRefused,
     UnsupportedAdapter,
 )
 from app.domain.method import Method, Selection
@@ -99,6 +101,23 @@ def without_a_word_on_tying(world: World) -> None:
         said = json.loads((folder / "config.json").read_text())
         del said["tie_word_embeddings"]
         (folder / "config.json").write_text(json.dumps(said))
+
+
+def said(**changes: object) -> Change:
+    """The configuration says otherwise than the tensors."""
+
+    def write(world: World) -> None:
+        path = world.adapter / CONFIG_FILE
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return write
+
+
+def with_a_smaller_base(world: World) -> None:
+    """As where the chat model was given new tokens."""
+    model = load(world, world.base)
+    model.resize_token_embeddings(56, mean_resizing=False)
+    model.save_pretrained(world.base)
 
 
 def linear_experts(*targets: str) -> Change:
@@ -232,7 +251,38 @@ SUPPORTED = (
     Row("gemma3", "all-linear", "language and vision tower", ALL),
     Row("qwen2_vl", "all-linear", "language and vision tower", ALL),
     Row("qwen2_5_vl", "all-linear", "language and vision tower", ALL),
-)
+    Row("llama", "DoRA", "a selected module's magnitude becomes the chat weight's own norm",
+        {**ALL, "use_dora": True}),
+    Row("qwen2", "DoRA", "with biases", {**Q_V, "use_dora": True}),
+    Row("gpt2", "DoRA", "Conv1D", {**ALL, "use_dora": True}),
+    Row("llama", "DoRA and rank_pattern", "",
+        {**Q_V, "use_dora": True, "rank_pattern": {"v_proj": 2}, "use_rslora": True}),
+    Row("llama", "embedding", "V is taken as (d, vocabulary)",
+        {"target_modules": ["embed_tokens", "q_proj"]}),
+    Row("gpt2", "embedding", "", {"target_modules": ["wte", "c_attn"]}),
+    Row("llama", "embedding, DoRA", "",
+        {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True}),
+    Row("llama", "embedding and head, resized vocabulary", "V is of the tokens that all have",
+        {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}, with_a_smaller_base),
+    Row("qwen2", "lora_bias", "projected with its module",
+        {**Q_V, "lora_bias": True, "use_rslora": True}),
+    Row("tied qwen2", "lm_head, saved with its full weight",
+        "PEFT's default for lm_head; the full weight is not screened",
+        {**HEAD, "save_embedding_layers": "auto"}),
+    Row("llama", "embedding, saved with its full weight", "PEFT's default; not screened",
+        {"target_modules": ["embed_tokens"], "save_embedding_layers": "auto"}),
+    Row("llama", "modules_to_save", "kept, not screened; verdict review",
+        {**Q_V, "modules_to_save": ["norm", "lm_head"]}),
+    Row("qwen2", "bias all", "kept, not screened; verdict review", {**Q_V, "bias": "all"}),
+    Row("qwen2", "bias lora_only", "kept, not screened; verdict review",
+        {**Q_V, "bias": "lora_only"}),
+    Row("llama", "trainable_token_indices", "kept, not screened; verdict review",
+        {**Q_V, "trainable_token_indices": [1, 5, 60]}),
+    Row("llama", "trainable_token_indices by layer", "kept, not screened; verdict review",
+        {**Q_V, "trainable_token_indices": {"embed_tokens": [2], "lm_head": [3, 4]}}),
+)  # fmt: skip
+
+FULL_WEIGHTS = tuple(row for row in SUPPORTED if "not screened" in row.comment)
 
 LINEAR_EXPERTS = (
     Row(
@@ -253,21 +303,6 @@ LINEAR_EXPERTS = (
 
 PARAMETERS = (UnsupportedAdapter, "LoRA on parameters .*target_parameters")
 REFUSED = (
-    Row(
-        "tied qwen2",
-        "lm_head, saved with its full weight",
-        "PEFT's default for lm_head; save_embedding_layers=False leaves it out",
-        {**HEAD, "save_embedding_layers": "auto"},
-        refused=(UnsupportedAdapter, r"base_layer.*lm_head\.base_layer\.weight"),
-    ),
-    Row(
-        "llama",
-        "lm_head, resized vocabulary",
-        "base and chat model of different vocabulary size",
-        {"target_modules": ["q_proj", "lm_head"]},
-        with_a_larger_vocabulary,
-        (ModelShapesDiffer, r"lm_head: \[64, 32\] against \[72, 32\]"),
-    ),
     Row(
         "llama",
         "keys without base_model.model.",
@@ -292,11 +327,18 @@ REFUSED = (
         keys(only_a_named),
         (UnsupportedAdapter, r"beside keys without.*tensor .*q_proj\.lora_B\.weight"),
     ),
-    Row("llama", "embedding", "", {"target_modules": ["embed_tokens", "q_proj"]},
-        refused=(UnsupportedAdapter, r"LoRA on an embedding.*embed_tokens\.lora_embedding_A")),
-    Row("llama", "DoRA", "", {**Q_V, "use_dora": True}, refused=(UnsupportedAdapter, "DoRA")),
-    Row("llama", "modules_to_save", "", {**Q_V, "modules_to_save": ["norm"]},
-        refused=(UnsupportedAdapter, "modules_to_save")),
+    Row("llama", "DoRA without use_dora", "", {**Q_V, "use_dora": True}, said(use_dora=False),
+        (TensorRefused, r"q_proj\.lora_magnitude_vector.*no use_dora")),
+    Row("llama", "use_dora without magnitudes", "", Q_V, said(use_dora=True),
+        (ConfigRefused, r"use_dora.*q_proj has no lora_magnitude_vector")),
+    Row("llama", "modules_to_save without their weights", "", Q_V, said(modules_to_save=["score"]),
+        (ConfigRefused, r"modules_to_save.*score")),
+    Row("llama", "a full weight that nothing asks for", "PEFT would load it all the same",
+        {**Q_V, "modules_to_save": ["norm"]}, said(modules_to_save=None),
+        (TensorRefused, r"norm\.weight is refused.*no field")),
+    Row("llama", "DoRA, adapter of another vocabulary", "its magnitudes are norms over all of it",
+        {"target_modules": ["embed_tokens"], "use_dora": True}, with_a_larger_vocabulary,
+        (AdapterShapesDiffer, r"chat_model .*embed_tokens: \[72, 32\] against \[64, 32\]")),
     Row("mixtral", "all-linear", "PEFT adapts router and experts as parameters", ALL,
         refused=PARAMETERS),
     Row("mixtral", "router", "a parameter in transformers 5", {"target_modules": ["gate"]},
@@ -323,6 +365,8 @@ REFUSED = (
 PEFTS_WARNINGS = (
     pytest.mark.filterwarnings("ignore:Model (has|with) `tie_word_embeddings=True`"),
     # because PEFT tells that merging a tied head needs care, which `untie` below takes
+    pytest.mark.filterwarnings("ignore:.*LoRA tensor.s. have invalid shape.*lora_B.bias"),
+    # because PEFT 0.21 forgets that the bias of lora_bias has one axis
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),
     # because that is PEFT's default, and a refused row shows what becomes of it
     pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match"),
@@ -337,13 +381,10 @@ def checkpoint(folder: Path) -> Checkpoint:
 
 
 def stored(manifest: AdapterManifest) -> list[StoredModule]:
-    return [
-        StoredModule(m.name, m.rank, m.alpha, m.d_out, m.d_in, m.lora_b.dtype)
-        for m in manifest.modules
-    ]
+    return [StoredModule.of(module) for module in manifest.modules]
 
 
-def patched(world: World, out: Path) -> Report:
+def patched(world: World, out: Path, method: Method = METHOD) -> Report:
     """Through every gate that a job goes through."""
     manifest = read_manifest(world.adapter)
     base, chat = checkpoint(world.base), checkpoint(world.chat)
@@ -351,7 +392,7 @@ def patched(world: World, out: Path) -> Report:
     models = (NamedCheckpoint("org/base", base), NamedCheckpoint("org/chat", chat))
     out.mkdir()
     return write_patched_adapter(
-        PatchInput(world.adapter, manifest, *models, METHOD),
+        PatchInput(world.adapter, manifest, *models, method),
         out,
         threads=1,
         on_module=lambda _: None,
@@ -383,14 +424,28 @@ def dense(model: PreTrainedModel, name: str) -> Tensor:
     """The module's weight as `(d_out, d_in)` float64."""
     module = model.get_submodule(theirs(name, model))
     weight = module.weight.detach().double()
-    return weight.T if isinstance(module, Conv1D) else weight
+    return weight.T if isinstance(module, Conv1D | nn.Embedding) else weight
 
 
 def set_by_hand(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedModel:
     with torch.no_grad():
         for name, weight in weights.items():
             module = model.get_submodule(theirs(name, model))
-            module.weight.copy_(weight.T if isinstance(module, Conv1D) else weight)
+            is_transposed = isinstance(module, Conv1D | nn.Embedding)
+            module.weight.copy_(weight.T if is_transposed else weight)
+    return model
+
+
+def add_parameters(model: PreTrainedModel, values: Mapping[str, Tensor]) -> PreTrainedModel:
+    """Add to the model's own parameters, by name; a bias that it lacks is made."""
+    with torch.no_grad():
+        for name, value in values.items():
+            module = model.get_submodule(name.rpartition(".")[0])
+            parameter = getattr(module, name.rpartition(".")[2])
+            if parameter is None:
+                module.bias = nn.Parameter(value.float())
+            else:
+                parameter += value
     return model
 
 
@@ -403,29 +458,81 @@ def close(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).abs().max() <= LOGIT_TOLERANCE * expected.abs().max())
 
 
-def expected_weights(world: World, report: Report, out: Path) -> dict[str, Tensor]:
+def shared(w_chat: Tensor, w_base: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows and columns that both have, of `(d_out, d_in)` weights."""
+    rows, columns = (min(sizes) for sizes in zip(w_chat.shape, w_base.shape, strict=True))
+    return w_chat[:rows, :columns], w_base[:rows, :columns]
+
+
+def projector_of(w_chat: Tensor, w_base: Tensor, method: Method) -> Tensor:
+    """`C` `(d_out, d_out)` for the chat model's outputs; zero for those that the base lacks."""
+    c = torch.zeros(len(w_chat), len(w_chat), dtype=torch.float64)
+    inner = reference.projector(*shared(w_chat, w_base), method)
+    c[: len(inner), : len(inner)] = inner
+    return c
+
+
+@dataclass
+class Expected:
+    """The model that the returned adapter should make of the chat model."""
+
+    weights: dict[str, Tensor] = field(default_factory=dict)  # by module, (d_out, d_in) float64
+    added: dict[str, Tensor] = field(default_factory=dict)  # by parameter
+
+
+def expected(world: World, report: Report, out: Path, method: Method = METHOD) -> Expected:
     """`W + s C B A` where projected, else `W + s B A`; each cosine and B is checked on the way."""
     before, after = load_file(world.adapter / WEIGHTS_FILE), load_file(out / WEIGHTS_FILE)
-    base, chat = load(world, world.base), load(world, world.chat)
-    modules = {module.name: module for module in read_manifest(world.adapter).modules}
-    assert before.keys() == after.keys()
+    base, chat = load(world, world.base), untie(load(world, world.chat))
+    manifest = read_manifest(world.adapter)
+    modules = {module.name: module for module in manifest.modules}
     assert list(modules) == [layer.module for layer in report.layers]
-    expected, cosines = {}, []
+    found, cosines = Expected(), []
+    apply_full_weights(chat, out)
     for layer in report.layers:
         module = modules[layer.module]
         a, b = before[module.lora_a.name], before[module.lora_b.name]
-        w_chat, w_base = dense(chat, module.name), dense(base, module.name)
-        c = reference.projector(w_chat, w_base, METHOD)
+        w_chat, w_base = dense(load(world, world.chat), module.name), dense(base, module.name)
+        c = projector_of(w_chat, w_base, method)
         cosines.append(reference.cosine(c, a, b))
         assert layer.cosine == pytest.approx(cosines[-1], abs=COSINE_TOLERANCE)
-        final = c @ b.double() if layer.decision == "projected" else b.double()
+        change = c if layer.decision == "projected" else torch.eye(len(c), dtype=torch.float64)
+        final = change @ b.double()
         error = torch.linalg.norm(after[module.lora_b.name].double() - final)
         assert error <= B_TOLERANCE * torch.linalg.norm(final)
         assert torch.equal(after[module.lora_a.name], a)
-        expected[module.name] = w_chat + module.scaling * final @ a.double()
+        weight = dense(chat, module.name) + module.scaling * final @ a.double()
+        if module.magnitude:
+            m = before[module.magnitude.name].double()
+            if layer.decision == "projected":
+                m = torch.linalg.norm(w_chat, dim=1)
+            weight = weight * (m / torch.linalg.norm(weight, dim=1))[:, None]
+        if module.bias:
+            bias = change @ before[module.bias.name].double()
+            found.added[f"{module.name}.bias"] = module.scaling * bias
+        found.weights[module.name] = weight
     picked = {i for i, layer in enumerate(report.layers) if layer.decision == "projected"}
-    assert picked == reference.selected(cosines, METHOD.select)
-    return expected
+    assert picked == reference.selected(cosines, method.select)
+    return found
+
+
+def apply_full_weights(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Put an adapter's full weights into the model, by hand."""
+    tensors, said = (
+        load_file(adapter / WEIGHTS_FILE),
+        json.loads((adapter / CONFIG_FILE).read_text()),
+    )
+    for weight in read_manifest(adapter).full_weights:
+        value, parameter = tensors[weight.entry.name], model.get_parameter(weight.name)
+        tokens = said["trainable_token_indices"]
+        with torch.no_grad():
+            if weight.feature != "trainable_token_indices":
+                parameter.copy_(value)
+            else:
+                layer = weight.name.split(".")[-2]
+                rows = tokens if isinstance(tokens, list) else tokens[layer]
+                parameter[rows] = value
+    return model
 
 
 # -------------------------------------------------------------------------------------------- tests
@@ -433,17 +540,101 @@ def expected_weights(world: World, report: Report, out: Path) -> dict[str, Tenso
 def test_a_supported_row_agrees_with_the_formulas_and_with_peft(row: Row, tmp_path: Path) -> None:
     world = row.world(tmp_path)
     out = tmp_path / "out"
-    expected = expected_weights(world, patched(world, out), out)
+    report = patched(world, out)
+    assert report.verdict == ("review" if row in FULL_WEIGHTS else "patched")
+    wanted = expected(world, report, out)
     merged = PeftModel.from_pretrained(untie(load(world, world.chat)), str(out)).merge_and_unload()
-    for name, weight in expected.items():
+    for name, weight in wanted.weights.items():
         assert torch.allclose(dense(merged, name), weight, atol=WEIGHT_TOLERANCE), name
     chat = untie(load(world, world.chat))
     plain = logits(chat)
-    by_hand = logits(set_by_hand(chat, expected))
+    by_hand = set_by_hand(apply_full_weights(chat, out), wanted.weights)
+    by_hand = logits(add_parameters(by_hand, wanted.added))
     assert close(logits(merged), by_hand)
     assert not close(plain, by_hand)
-    loaded = PeftModel.from_pretrained(load(world, world.chat), str(out))  # tied, not merged
-    assert close(logits(loaded), by_hand)
+    if row not in FULL_WEIGHTS:  # which would replace a tied embedding as well
+        loaded = PeftModel.from_pretrained(load(world, world.chat), str(out))  # tied, not merged
+        assert close(logits(loaded), by_hand)
+
+
+@pytest.mark.parametrize("row", FULL_WEIGHTS, ids=str)
+def test_full_weights_that_are_dropped_leave_the_chat_models_own(row: Row, tmp_path: Path) -> None:
+    world, out = row.world(tmp_path), tmp_path / "out"
+    kept = read_manifest(world.adapter).full_weights
+    assert kept
+    method = replace(METHOD, full_weights="drop")
+    report = patched(world, out, method)
+    assert report.verdict == "patched"
+    assert [(part.name, part.decision) for part in report.unscreened] == [
+        (weight.name, "dropped") for weight in kept
+    ]
+    assert any("were dropped from the adapter" in warning for warning in report.warnings)
+    assert read_manifest(out).full_weights == ()
+    wanted = expected(world, report, out, method)
+    loaded = PeftModel.from_pretrained(untie(load(world, world.chat)), str(out))
+    by_hand = set_by_hand(untie(load(world, world.chat)), wanted.weights)
+    assert close(logits(loaded), logits(by_hand))
+
+
+@pytest.mark.parametrize("row", FULL_WEIGHTS, ids=str)
+def test_full_weights_that_are_kept_are_named_and_never_patched(row: Row, tmp_path: Path) -> None:
+    world, out = row.world(tmp_path), tmp_path / "out"
+    report = patched(world, out)
+    names = [weight.name for weight in read_manifest(world.adapter).full_weights]
+    assert [(part.name, part.decision) for part in report.unscreened] == [
+        (name, "kept") for name in names
+    ]
+    assert any(names[0] in w and "not screened" in w for w in report.warnings)
+    assert report.verdict == "review"
+    before, after = (load_file(f / WEIGHTS_FILE) for f in (world.adapter, out))
+    assert before.keys() == after.keys()
+    for weight in read_manifest(world.adapter).full_weights:
+        assert torch.equal(before[weight.entry.name], after[weight.entry.name])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Method(name="prune", select=Selection("all", None)), Method("complement", energy=1.0,
+     select=Selection("all", None))],
+    ids=["prune", "complement of everything"],
+)  # fmt: skip
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_dora_with_everything_removed_is_the_chat_model(
+    architecture: str, method: Method, tmp_path: Path
+) -> None:
+    """The subspace that is left is zero: the direction's update goes, the magnitude returns."""
+    targets = {"llama": ["q_proj", "o_proj", "embed_tokens"], "gpt2": ["c_proj", "wte"]}
+    world = make_world(tmp_path, architecture, target_modules=targets[architecture], use_dora=True)
+    report = patched(world, tmp_path / "out", method)
+    assert {layer.decision for layer in report.layers} == {"projected"}
+    loaded = PeftModel.from_pretrained(load(world, world.chat), str(tmp_path / "out"))
+    original = PeftModel.from_pretrained(load(world, world.chat), str(world.adapter))
+    assert close(logits(loaded), logits(load(world, world.chat)))
+    assert not close(logits(original), logits(load(world, world.chat)))
+
+
+def test_dora_whose_direction_is_untrained_is_not_called_screened(tmp_path: Path) -> None:
+    world = make_world(tmp_path, use_dora=True)
+    tensors = load_file(world.adapter / WEIGHTS_FILE)
+    key = next(key for key in tensors if "lora_B" in key)
+    tensors[key].zero_()
+    save_file(tensors, world.adapter / WEIGHTS_FILE)
+    report = patched(world, tmp_path / "out")
+    (part,) = report.unscreened
+    assert part.name.endswith("lora_magnitude_vector")
+    assert (part.decision, report.verdict) == ("kept", "review")
+
+
+def test_an_adapter_with_tokens_of_its_own_is_compared_by_those_that_all_have(
+    tmp_path: Path,
+) -> None:
+    world = make_world(tmp_path, target_modules=["embed_tokens", "lm_head"])
+    with_a_larger_vocabulary(world)
+    report = patched(world, tmp_path / "out")
+    assert all(
+        "V is of the 64 tokens that the adapter and both models have" in layer.note
+        for layer in report.layers
+    )
 
 
 @pytest.mark.parametrize("row", LINEAR_EXPERTS, ids=str)
