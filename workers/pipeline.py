@@ -75,13 +75,13 @@ def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None
     ):
         for run in runs:
             files.enter_context(closing(run))
-        shelf = shelves(_pair(base, chat)) if shelves else None
+        shelf = shelves(pair_of(base, chat)) if shelves else None
         if shelf:
             files.enter_context(closing(shelf))
         _walk(runs, Alignments(models, Scratch(), shelf))
 
 
-def _pair(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
+def pair_of(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
     return Pair(base.checkpoint.digest, chat.checkpoint.digest, base.id, chat.id)
 
 

@@ -1,17 +1,20 @@
 """Wires a worker: settings, stores, threads. Called in the child process, after the fork."""
 
+import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from app.config import Settings
-from app.domain.job import Job, JobStatus
+from app.domain.errors import Unavailable
+from app.domain.job import Job, JobResult, JobStatus
 from app.jobs.held import Held
+from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Turns
-from app.jobs.run import Desk, run_job
+from app.jobs.run import Desk, alone, run_job
 from app.storage.alignment_cache import AlignmentCache, Pair
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.events import RedisEvents
@@ -19,8 +22,26 @@ from app.storage.models import FolderModels
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
 from app.storage.turns import RedisTurns
+from workers.align_job import AlignJob
 from workers.patch_job import PatchJobs
 from workers.shelf import Shelf
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Used:
+    """The places in the alignment cache that a batch has opened."""
+
+    cache: AlignmentCache | None
+    turns: Turns
+    shelves: list[Shelf] = field(default_factory=list)
+
+    def shelf(self, pair: Pair) -> Shelf:
+        if self.cache is None:
+            raise ValueError("there is no alignment cache")
+        self.shelves.append(Shelf(self.cache.pair(pair), self.turns.turn))
+        return self.shelves[-1]
 
 
 @dataclass(frozen=True)
@@ -41,21 +62,45 @@ class Runtime:
         return run_job(job_id, self._work, self.desk)
 
     def _work(self, held: Sequence[Held]) -> None:
+        """The first job's kind is everybody's: only patch and score jobs go together."""
         with ExitStack() as stack:
             folders = {each.job.id: stack.enter_context(self._folder(each.job)) for each in held}
-            PatchJobs(
-                records=self.desk.records,
-                artifacts=self.artifacts,
-                models=self.models,
-                folder_of=lambda job: folders[job.id],
-                threads=self.threads,
-                shelves=self._shelf if self.cache else None,
-            ).run(held)
+            used = Used(self.cache, self.turns)
+            if held[0].job.kind == "alignment":
+                alone(lambda job, lease: self._align(job, lease, folders[job.id], used))(held)
+            else:
+                self._patch(held, folders, used)
 
-    def _shelf(self, pair: Pair) -> Shelf:
-        if self.cache is None:
-            raise ValueError("there is no alignment cache")
-        return Shelf(self.cache.pair(pair), self.turns.turn)
+    def _patch(self, held: Sequence[Held], folders: Mapping[str, Path], used: Used) -> None:
+        PatchJobs(
+            records=self.desk.records,
+            artifacts=self.artifacts,
+            models=self.models,
+            folder_of=lambda job: folders[job.id],
+            threads=self.threads,
+            shelves=used.shelf if self.cache else None,
+        ).run(held)
+        self._note(used)
+
+    def _align(self, job: Job, lease: Lease, folder: Path, used: Used) -> JobResult:
+        result = AlignJob(
+            records=self.desk.records,
+            artifacts=self.artifacts,
+            models=self.models,
+            folder=folder,
+            threads=self.threads,
+            shelves=used.shelf if self.cache else None,
+        ).run(job, lease)
+        self._note(used)
+        return result
+
+    def _note(self, used: Used) -> None:
+        """For the listing only: a database that is away, or a folder, costs no job."""
+        try:
+            for shelf in used.shelves:
+                self.desk.records.note_alignments(shelf.usage())
+        except (Unavailable, OSError) as error:
+            logger.warning("the listing of alignments is not up to date: %s", error)
 
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter
+from app.domain.alignment import ListedPair, PairUsage
 from app.domain.checkpoint import Checkpoint
 from app.domain.job import Fault, Job, JobEvent, JobKind, JobResult, JobStatus
 
@@ -115,6 +116,12 @@ class Records(Protocol):
         Those that run with their lease run out, and, where the queue holds fewer messages than
         there are queued jobs, those sent longer ago than `queued_for_s`.
         """
+
+    def note_alignments(self, usages: Sequence[PairUsage]) -> None:
+        """Keep what a cache holds of each pair now, and add up hits and misses."""
+
+    def alignments(self, *, limit: int, cursor: str | None) -> Page[ListedPair]:
+        """Pairs of models with kept alignments. Raises InvalidField(field="cursor")."""
 
     def check(self) -> None:
         """Raises Unavailable when the database does not answer or its schema is not current."""

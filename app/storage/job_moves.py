@@ -70,7 +70,7 @@ def claim_companions(
 
 def _companions(connection: Connection, job: Job, *, most: int, most_bytes: int) -> list[int]:
     """The oldest that fit; their `seq`s."""
-    own = select(adapters.c.summary).where(adapters.c.id == job.adapter)
+    own = select(adapters.c.summary).where(adapters.c.id == job.only_adapter)
     candidates = (
         select(jobs.c.seq, adapters.c.summary)
         .join(adapters, jobs.c.adapter == adapters.c.id)
