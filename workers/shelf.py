@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from app.alignment.difference import Difference
 from app.domain.alignment import PairUsage
-from app.storage.alignment_cache import CachedPair
+from app.storage.alignment_cache import CachedPair, Inventory
 from app.storage.alignment_entry import Entry
 from workers.checkpoints import as_bytes
 from workers.kept import ToKeep
@@ -86,20 +86,23 @@ class Shelf:
     def usage(self) -> list[PairUsage]:
         """What the cache holds of every pair, because room for one may have cost another; hits and
         misses are this job's. Raises OSError."""
-        return [
-            PairUsage(
-                cache_id=self.pair.cache.id,
-                base_digest=found.pair.base_digest,
-                chat_digest=found.pair.chat_digest,
-                base_model=found.pair.base_model,
-                chat_model=found.pair.chat_model,
-                modules=found.entries,
-                size_bytes=found.size_bytes,
-                hits=self.hits if found.pair == self.pair.pair else 0,
-                misses=self.misses if found.pair == self.pair.pair else 0,
-            )
-            for found in self.pair.cache.inventory()
-        ]
+        return [self._usage(found) for found in self.pair.cache.inventory()]
+
+    def _usage(self, found: Inventory) -> PairUsage:
+        own, pair = self.pair.pair, found.pair
+        is_own = (pair.base_digest, pair.chat_digest) == (own.base_digest, own.chat_digest)
+        named = own if is_own else pair  # whatever names it was kept under first
+        return PairUsage(
+            cache_id=self.pair.cache.id,
+            base_digest=pair.base_digest,
+            chat_digest=pair.chat_digest,
+            base_model=named.base_model,
+            chat_model=named.chat_model,
+            modules=found.entries,
+            size_bytes=found.size_bytes,
+            hits=self.hits if is_own else 0,
+            misses=self.misses if is_own else 0,
+        )
 
     def close(self) -> None:
         self._beside.shutdown()

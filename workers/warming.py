@@ -77,7 +77,7 @@ def _computed(v: Difference, projection: Projection, scratch: Scratch) -> tuple[
     norm = finite_norm(math.sqrt(squared), v)
     if not norm:
         return "panels", None
-    if gram_is_smaller(v):
+    if gram_is_smaller(v) and v.work_dtype == torch.float32:  # a Gram matrix is in float32
         return "gram", gram_to_keep(gram(panels, scratch), norm, rounding)
     return "panels", panels_to_keep(panels, norm, rounding)
 

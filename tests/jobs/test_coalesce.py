@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from app.jobs.submit import reconcile
 from app.storage.events import RedisEvents
 from app.storage.records import SqlRecords
 from tests.jobs.test_run import RESULT, ListQueue, names
-from tests.samples import a_kept_job
+from tests.samples import a_job, a_kept_job, an_adapter
 
 
 @pytest.fixture
@@ -108,6 +109,14 @@ def test_a_retry_runs_alone(records: SqlRecords, desk: Desk, three: list[Job]) -
     assert records.claim(three[0].id, lease_s=-1)  # a worker took it and died
     run_job(three[0].id, succeeds, desk)
     assert statuses(records, three) == ["succeeded", "queued", "queued"]
+
+
+def test_an_alignment_goes_alone(records: SqlRecords, desk: Desk, three: list[Job]) -> None:
+    asked = a_job(an_adapter(), kind="alignment", modules=("q_proj",))
+    alignment = records.add_job(replace(asked, adapter=None), None)
+    run_job(alignment.id, succeeds, desk)
+    assert records.job(alignment.id).modules == ("q_proj",)
+    assert statuses(records, [alignment, *three]) == ["succeeded"] + ["queued"] * 3
 
 
 def test_a_fault_of_one_is_its_own(records: SqlRecords, desk: Desk, three: list[Job]) -> None:

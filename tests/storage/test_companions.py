@@ -84,6 +84,12 @@ def test_jobs_of_other_models_are_left(records: SqlRecords, changes: dict[str, A
     assert records.job(other.id).status == "queued"
 
 
+def test_alignments_go_alone(records: SqlRecords) -> None:
+    first, other = claimed(records), a_kept_job(records, kind="alignment")
+    assert companions(records, first) == []
+    assert records.job(other.id).status == "queued"
+
+
 def test_jobs_that_are_cancelled_running_or_were_claimed_before_are_left(
     records: SqlRecords,
 ) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +216,35 @@ def test_a_job_cancelled_half_way_ends_alone(together: Bench, adapters: Mapping[
     together.runtime.run(jobs[0].id)
     assert [together.job(job).status for job in jobs] == ["succeeded", "cancelled", "succeeded"]
     assert together.job(jobs[1]).modules_done == 2
+
+
+def test_an_alignment_is_cancelled_between_two_modules(
+    together: Bench, adapters: Mapping[str, Path]
+) -> None:
+    desk = together.runtime.desk
+    job = replace(together.job(together.submit(adapters["plain"])), id="a", kind="alignment")
+    desk.records.add_job(replace(job, adapter=None), None)
+    publish = desk.events.publish
+
+    def publish_and_cancel(job_id: str, name: str, data: Mapping[str, object]) -> None:
+        publish(job_id, name, data)
+        if data.get("done") == 3:
+            cancel(job_id, records=desk.records, events=desk.events)
+
+    desk.events.publish = publish_and_cancel  # type: ignore[method-assign]
+    together.runtime.run("a")
+    ended = together.job(job)
+    assert (ended.status, ended.modules_done, ended.modules_total) == ("cancelled", 3, 14)
+    assert ended.result is None
+
+
+def test_patches_note_what_they_used_of_the_cache(
+    together: Bench, adapters: Mapping[str, Path]
+) -> None:
+    for _ in range(2):
+        together.runtime.run(together.submit(adapters["plain"]).id)
+    (pair,) = together.runtime.desk.records.alignments(limit=9, cursor=None).items
+    assert (pair.usage.modules, pair.usage.hits, pair.usage.misses) == (6, 6, 6)
 
 
 def test_a_job_that_is_through_ends_before_the_others(
