@@ -22,7 +22,7 @@ from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, Tensor
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
-from app.domain.report import ModelReference, Report, ReportKind
+from app.domain.report import TIED, ModelReference, Report, ReportKind
 from workers.checkpoints import ModelPair, finite, read_tensor
 from workers.patched_weights import PatchedWeights, patched_weights
 from workers.reporting import Outcome, Scored, build_report
@@ -215,6 +215,8 @@ def _notes(module: LoraModule, models: ModelPair) -> Iterator[str]:
     chat, base = (model.weight(module.name) for model in (models.chat, models.base))
     if chat.name != f"{module.name}.weight":
         yield f"its weight in the checkpoint is {chat.name}"
+    if models.chat.checkpoint.is_tied(module.name):
+        yield TIED
     v = models.difference(module)
     if not chat.shape[0] == base.shape[0] == v.chat.shape[0] == _rows(module, models):
         yield f"V is of the {v.chat.shape[0]} tokens that the adapter and both models have"

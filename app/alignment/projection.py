@@ -41,7 +41,8 @@ class Applied:
         if not len(rows):
             return self
         rest = rows if projection.projector == "complement" else torch.zeros_like(rows)
-        return replace(self, product=torch.cat([self.product, rest]))
+        product = torch.cat([self.product, rest])
+        return replace(self, product=product, note="")  # these rows make it no identity
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class Checkpoint:
     model_type: str | None  # config.json's, e.g. "llama"
     tensors: Mapping[str, ShardTensor]
     digest: str  # SHA-256 (hex) over config.json and every shard's name, size, header and samples
+    quantised: str | None = None  # config.json's quantization_config.quant_method, e.g. "gptq"
     tied: bool | None = None  # config.json's tie_word_embeddings, None where it does not say
 
     def weight(self, module: str) -> ShardTensor | None:
@@ -40,6 +41,11 @@ class Checkpoint:
             return own
         embedding = tied_embedding(self.model_type, module, self.tied)
         return self._weight(embedding) if embedding else None
+
+    def is_tied(self, module: str) -> bool:
+        """Whether the module has no weight of its own here, but the embedding's."""
+        embedding = tied_embedding(self.model_type, module, self.tied)
+        return embedding is not None and self._weight(module) is None
 
     def _weight(self, module: str) -> ShardTensor | None:
         if own := self.tensors.get(f"{module}.weight"):

@@ -15,6 +15,7 @@ CLAIM = (
 )
 
 IDENTITY = "this projector is the identity here and changes nothing"
+TIED = "it shares the embedding's weight, so merging the adapter changes the embedding as well"
 ZERO_UPDATE = "the update is zero, so it has no cosine"
 ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment to compare with"
 

@@ -78,7 +78,14 @@ def _read(folder: Path, state: tuple[_FileState, ...]) -> Checkpoint:
             if name not in entries:
                 raise _Fault(shard, f"{INDEX} says that it holds {shown(name)}, but it does not")
             tensors[name] = entries[name]
-    return Checkpoint(folder, _model_type(config), tensors, digest.hexdigest(), _tied(config))
+    return Checkpoint(
+        folder=folder,
+        model_type=_text(config, "model_type"),
+        tensors=tensors,
+        digest=digest.hexdigest(),
+        quantised=_quantised(config),
+        tied=_tied(config),
+    )
 
 
 def _config(folder: Path, names: set[str], note: Callable[[bytes], None]) -> Mapping[str, object]:
@@ -89,9 +96,14 @@ def _config(folder: Path, names: set[str], note: Callable[[bytes], None]) -> Map
     return _object(raw, CONFIG)
 
 
-def _model_type(config: Mapping[str, object]) -> str | None:
-    model_type = config.get("model_type")
-    return model_type if isinstance(model_type, str) else None
+def _text(said: Mapping[str, object], field: str) -> str | None:
+    value = said.get(field)
+    return value if isinstance(value, str) else None
+
+
+def _quantised(config: Mapping[str, object]) -> str | None:
+    said = config.get("quantization_config")
+    return (_text(said, "quant_method") or "quantised") if isinstance(said, dict) else None
 
 
 def _tied(config: Mapping[str, object]) -> bool | None:

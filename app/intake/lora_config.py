@@ -8,7 +8,7 @@ from typing import NoReturn
 from app.domain.adapter import CONFIG_FILE
 from app.domain.errors import ConfigRefused, TooLarge, UnsupportedAdapter
 from app.intake.limits import UPLOAD_LIMITS, Limits
-from app.intake.lora_fields import KNOWN, NEUTRALISED, PASSIVE, UNSUPPORTED
+from app.intake.lora_fields import KNOWN, NEUTRALISED, PASSIVE, UNSUPPORTED, initialisation
 from app.intake.names import shown
 from app.intake.strict_json import parse_json
 
@@ -95,7 +95,9 @@ def _check_kind(said: Mapping[str, object]) -> None:
         _unsupported(f"PEFT type {shown(kind)}", "peft_type", "only plain LoRA is")
     for field, meant in UNSUPPORTED.items():
         if field in said and meant.is_set(said[field]):
-            _unsupported(meant.feature, field, meant.hint)
+            own = initialisation(said[field]) if field == "init_lora_weights" else None
+            feature, hint = own or (meant.feature, meant.hint)
+            _unsupported(feature, field, hint)
 
 
 def _is_kept(key: str, value: object) -> bool:

@@ -116,9 +116,10 @@ NEUTRALISED: Mapping[str, tuple[object, ...]] = {
 
 _PLAIN_LORA = "retrain as plain LoRA, or merge it and extract a plain LoRA adapter"
 _BASE_CHANGED = (
-    "its base weights were changed; convert it with save_pretrained(..., "
-    "path_initial_model_for_weight_conversion=...) to plain LoRA first"
-)
+    "its base weights were changed; convert it with save_pretrained(folder, "
+    "path_initial_model_for_weight_conversion=the untrained adapter's folder) to plain LoRA first"
+)  # PEFT 0.21: LoraModel's conversion, for PiSSA, CorDA, OLoRA and LoRA-GA alone
+_NO_WAY_BACK = "PEFT has no conversion for it; merge it, and extract a plain LoRA adapter"
 _NULL = (None,)
 _OFF = (None, False)
 
@@ -140,7 +141,7 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     "monteclora_config": Unsupported("MonteCLoRA", _NULL, _PLAIN_LORA),
     "corda_config": Unsupported("CorDA", _NULL, _BASE_CHANGED),
     "lora_ga_config": Unsupported("LoRA-GA", _NULL, _BASE_CHANGED),
-    "loftq_config": Unsupported("LoftQ", (None, {}), _BASE_CHANGED),
+    "loftq_config": Unsupported("LoftQ", (None, {}), _NO_WAY_BACK),
     "init_lora_weights": Unsupported(
         "an initialisation that may change the base weights",
         (None, True, False, "gaussian", "eva", "orthogonal"),
@@ -148,5 +149,24 @@ UNSUPPORTED: Mapping[str, Unsupported] = {
     ),
 }
 """Fields that make the adapter another kind than plain LoRA unless they hold a neutral value."""
+
+INITIALISATIONS: Mapping[str, tuple[str, str]] = {
+    "pissa": ("PiSSA", _BASE_CHANGED),
+    "olora": ("OLoRA", _BASE_CHANGED),
+    "corda": ("CorDA", _BASE_CHANGED),
+    "lora_ga": ("LoRA-GA", _BASE_CHANGED),
+    "loftq": ("LoftQ", _NO_WAY_BACK),
+    "mica": ("MiCA", _NO_WAY_BACK),
+}
+"""Values of `init_lora_weights` that are refused, by how they begin: (feature, hint)."""
+
+
+def initialisation(value: object) -> tuple[str, str] | None:
+    """Feature and hint of an initialisation that we know by name, e.g. of `pissa_niter_16`."""
+    if not isinstance(value, str):
+        return None
+    named = (said for start, said in INITIALISATIONS.items() if value.lower().startswith(start))
+    return next(named, None)
+
 
 KNOWN = frozenset({*PASSIVE, *ACTIVE, *UNSUPPORTED, *NEUTRALISED})

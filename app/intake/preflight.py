@@ -23,6 +23,8 @@ class Fitted(Shaped, Protocol):
 
 
 BASE, CHAT = "base_model", "chat_model"
+PACKED = ("qweight", "weight_packed", "weight_quantized", "blocks")
+"""What GPTQ and AWQ, compressed-tensors, and others call a weight that they have packed."""
 
 
 def check_fit(
@@ -52,22 +54,33 @@ def check_fit(
 def _check_weights(
     modules: Sequence[Fitted], checkpoint: Checkpoint, field: str, model_id: str
 ) -> None:
-    found = {module.name: checkpoint.weight(module.name) for module in modules}
-    if missing := [name for name, weight in found.items() if weight is None]:
+    missing = []
+    for module in modules:
+        weight = checkpoint.weight(module.name) or _packed(checkpoint, module.name)
+        if weight is None:
+            missing.append(module.name)
+        elif reason := _weight_fault(weight, checkpoint):
+            file = weight.file.name
+            raise CheckpointRefused(field=field, model=model_id, file=file, reason=reason)
+    if missing:
         raise ModulesNotInModel(field=field, model=model_id, modules=missing)
-    for weight in found.values():
-        if weight and (fault := _weight_fault(weight)):
-            raise CheckpointRefused(
-                field=field, model=model_id, file=weight.file.name, reason=fault
-            )
 
 
-def _weight_fault(weight: ShardTensor) -> str | None:
+def _packed(checkpoint: Checkpoint, module: str) -> ShardTensor | None:
+    """A module's weight as quantisers pack it."""
+    packed = (checkpoint.tensors.get(f"{module}.{part}") for part in PACKED)
+    return next(filter(None, packed), None)
+
+
+def _weight_fault(weight: ShardTensor, checkpoint: Checkpoint) -> str | None:
     """What keeps a weight from being computed with."""
     entry = weight.entry
     if entry.dtype not in DTYPE_BYTES:
-        known = ", ".join(DTYPE_BYTES)
-        return f"tensor {entry.name} has dtype {entry.dtype} (quantised?), not one of {known}"
+        how = f" by {checkpoint.quantised}" if checkpoint.quantised else ""
+        return (
+            f"it is quantised{how}: tensor {entry.name} has dtype {entry.dtype}, not one of "
+            f"{', '.join(DTYPE_BYTES)}; give the model in full precision"
+        )
     if len(entry.shape) != 2:
         return f"tensor {entry.name} has shape {list(entry.shape)}, not two axes"
     return None

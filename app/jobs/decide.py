@@ -15,6 +15,7 @@ from app.domain.errors import MAX_LISTED
 from app.domain.method import SUBSPACE_PROJECTORS, Method, Selection
 from app.domain.report import (
     IDENTITY,
+    TIED,
     AdapterReference,
     LayerReport,
     MethodReference,
@@ -184,11 +185,18 @@ def _warnings(report: Report, layers: Sequence[LayerReport], method: Method) -> 
             "screened, and nothing is known about their safety."
         )
     yield from _warnings_about_full_weights(report.unscreened)
+    yield from _warnings_about_tied_heads(layers)
     yield from _warnings_about_strength(projected, method)
     yield from _warnings_about_identity(scored, method)
     yield from _warnings_about_rounding(projected)
     yield from _warnings_about_models(report)
     yield from _warnings_about_requests(len(scored), method, report.adapter.dropped_config_keys)
+
+
+def _warnings_about_tied_heads(layers: Sequence[LayerReport]) -> Iterable[str]:
+    for layer in layers:
+        if TIED in layer.note:
+            yield f"{shown(layer.module)}: {TIED}."
 
 
 def _warnings_about_full_weights(unscreened: Sequence[Unscreened]) -> Iterable[str]:

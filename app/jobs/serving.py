@@ -51,6 +51,7 @@ def _facts(manifest: AdapterManifest) -> dict[str, Any]:
         "use_dora": bool(config.get("use_dora")),
         "modules_to_save": bool(config.get("modules_to_save")),
         "bias": config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
+        "embedding": any(module.layer_type == "embedding" for module in manifest.modules),
         "use_rslora": bool(config.get("use_rslora")),
         "rank_pattern": any(rank != config["r"] for rank in ranks),
         "alpha_pattern": any(m.alpha != config["lora_alpha"] for m in manifest.modules),

@@ -12,12 +12,13 @@ from app.alignment.projection import (
     IDENTITY,
     ZERO_ALIGNMENT,
     ZERO_UPDATE,
+    Applied,
     DifferenceNotFinite,
     Projected,
     Skipped,
     project,
 )
-from app.domain.method import Method
+from app.domain.method import Method, Projection
 from tests.alignment import reference
 
 METHODS = [
@@ -297,3 +298,12 @@ def test_modules_that_a_projector_leaves_alone_are_a_true_tie() -> None:
         chat, base = weights(24, 32, seed=seed)
         found = projected(pair(24, 32), difference(chat, base), Method("exact"))
         assert found.measures.cosine == 1.0
+
+
+def test_a_projector_is_no_identity_where_v_has_fewer_rows_than_the_columns() -> None:
+    whole = Applied(torch.ones(4, 2), 1.0, "V has full row rank: an identity")
+    exact = Projection("exact", None, None)
+    assert whole.beyond(torch.ones(4, 2), exact).note == whole.note
+    longer = whole.beyond(torch.ones(6, 2), exact)
+    assert longer.note == ""
+    assert torch.equal(longer.product, torch.cat([torch.ones(4, 2), torch.zeros(2, 2)]))

@@ -86,6 +86,27 @@ def test_an_adapter_of_another_kind_is_refused_naming_the_field(field: str, valu
 
 
 @pytest.mark.parametrize(
+    ("value", "feature", "is_convertible"),
+    [
+        ("pissa", "PiSSA", True),
+        ("pissa_niter_16", "PiSSA", True),
+        ("olora", "OLoRA", True),
+        ("corda", "CorDA", True),
+        ("lora_ga", "LoRA-GA", True),
+        ("loftq", "LoftQ", False),
+        ("mica", "MiCA", False),
+    ],
+)
+def test_an_initialisation_is_named_with_pefts_way_to_convert_it(
+    value: str, feature: str, *, is_convertible: bool
+) -> None:
+    with pytest.raises(UnsupportedAdapter) as caught:
+        parse_config(config_bytes(init_lora_weights=value))
+    assert caught.value.facts["feature"] == feature
+    assert ("path_initial_model_for_weight_conversion" in str(caught.value)) == is_convertible
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         (field, idle)

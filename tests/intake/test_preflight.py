@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,36 @@ def test_a_quantised_weight_names_dtype_and_tensor(dtype: str, tmp_path: Path) -
     with pytest.raises(CheckpointRefused, match=rf"{NAME}\.weight has dtype {dtype}") as caught:
         check(base, chat)
     assert caught.value.facts["file"] == "model.safetensors"
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", None])
+def test_a_packed_weight_names_the_method_dtype_and_tensor(
+    method: str | None, tmp_path: Path
+) -> None:
+    base = model(tmp_path / "b", [4, 6])
+    folder = checkpoint(tmp_path / "c", [(f"{NAME}.qweight", [4, 6])], dtype="I32")
+    said = {"model_type": "llama", "quantization_config": {"quant_method": method, "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(said))
+    chat = read_checkpoint(folder, field="chat_model", model="m")
+    with pytest.raises(CheckpointRefused) as caught:
+        check(base, chat)
+    reason = str(caught.value.facts["reason"])
+    assert f"{NAME}.qweight has dtype I32" in reason
+    assert reason.startswith(f"it is quantised by {method or 'quantised'}")
+
+
+def test_vocabularies_of_different_sizes_fit_where_rows_are_tokens(tmp_path: Path) -> None:
+    head = replace(adapted("lm_head"), d_out=9)
+    embedding = StoredModule("embed", 2, 4.0, 6, 9, "F32", "embedding")
+    for module in (head, embedding):
+        base, chat = (model(tmp_path / f"{i}", [i, 6], module.name) for i in (7, 8))
+        check(base, chat, module)
+        with pytest.raises(AdapterShapesDiffer) as caught:
+            check(base, chat, replace(module, dora=True))
+        assert caught.value.facts["field"] == "chat_model"
+    base, chat = (model(tmp_path / f"w{i}", [4, i], "lm_head") for i in (6, 7))
+    with pytest.raises(ModelShapesDiffer):
+        check(base, chat, adapted("lm_head"))
 
 
 def test_a_weight_with_other_than_two_axes_is_named(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def test_a_plain_adapter_loads_everywhere(tmp_path: Path) -> None:
         ({"r": 17}, {"vLLM": "setting", "Fireworks": "yes"}),
         ({"r": 65}, {"vLLM": "setting", "Fireworks": "refused"}),
         ({"r": 3}, {"vLLM": "yes", "Fireworks": "refused"}),
+        ({"use_dora": True}, {"vLLM": "refused", "LoRAX": "wrong"}),
+        ({"target_modules": ["embed_tokens"]}, {"LoRAX": "wrong", "vLLM": "yes"}),
         ({"layers_to_transform": [1]}, {"LoRAX": "wrong"}),
         ({"target_modules": ["lm_head"], "layers_to_transform": None}, {"Fireworks": "refused"}),
     ],

@@ -625,6 +625,13 @@ def test_dora_whose_direction_is_untrained_is_not_called_screened(tmp_path: Path
     assert (part.decision, report.verdict) == ("kept", "review")
 
 
+def test_a_tied_head_is_warned_about(tmp_path: Path) -> None:
+    tied = patched(make_world(tmp_path / "tied", "gemma2", **HEAD), tmp_path / "out")
+    assert any("lm_head" in w and "changes the embedding" in w for w in tied.warnings)
+    untied = patched(make_world(tmp_path / "untied", "llama", **HEAD), tmp_path / "other")
+    assert not any("changes the embedding" in w for w in untied.warnings)
+
+
 def test_an_adapter_with_tokens_of_its_own_is_compared_by_those_that_all_have(
     tmp_path: Path,
 ) -> None:
