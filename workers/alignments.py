@@ -43,6 +43,10 @@ class Alignments:
             raise _culprit(self.models, module.name) from None
         return applied.beyond(columns, projection)
 
+    def close(self) -> None:
+        if self.shelf:
+            self.shelf.close()
+
     def _applied(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
         if self.shelf is None or not _can_be_kept(v, projection):
             return apply(v, columns, projection, self.scratch)
