@@ -50,6 +50,10 @@ class Alignments:
         except DifferenceNotFinite:
             raise _culprit(self.models, module) from None
 
+    def close(self) -> None:
+        if self.shelf:
+            self.shelf.close()
+
     def _applied(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
         if self.shelf is None or not can_be_kept(v, projection):
             return apply(v, columns, projection, self.scratch)

@@ -76,9 +76,8 @@ def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None
         for run in runs:
             files.enter_context(closing(run))
         shelf = shelves(pair_of(base, chat)) if shelves else None
-        if shelf:
-            files.enter_context(closing(shelf))
-        _walk(runs, Alignments(models, Scratch(), shelf))
+        alignments = files.enter_context(closing(Alignments(models, Scratch(), shelf)))
+        _walk(runs, alignments)
 
 
 def pair_of(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
