@@ -55,6 +55,12 @@ class Settings(BaseSettings):
     threads: int = Field(
         default=0, ge=0, description="CPU threads of one job; 0 takes every core there is."
     )
+    coalesce: int = Field(
+        default=16,
+        ge=1,
+        description="Most queued jobs of one pair of models that a worker does in one pass; 1 does "
+        "each alone.",
+    )
     lease_s: float = Field(
         default=60.0,
         gt=0,

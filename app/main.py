@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from app.api import adapters, errors, health, jobs, patch, results, schema_pages
+from app.api import adapters, alignments, errors, health, jobs, patch, results, schema_pages
 from app.api.body_limit import BodyLimit
 from app.api.services import Services
 from app.api.uploads import FRAMING_BYTES, sweep
@@ -42,7 +42,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.reconcile_every_s = settings.reconcile_every_s
-    for module in (adapters, patch, jobs, results, schema_pages, health):
+    for module in (adapters, patch, jobs, results, alignments, schema_pages, health):
         app.include_router(module.router)
     upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
     uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)

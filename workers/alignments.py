@@ -1,7 +1,8 @@
 """Where a module's alignment comes from: the cache, or the two models' weights."""
 
 import math
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -37,18 +38,24 @@ class Alignments:
         Raises NonFiniteTensor naming the model's tensor that holds NaN or infinity.
         """
         v = self.models.difference(module)
-        try:
+        with self.naming_the_culprit(module.name):
             applied = self._applied(v, columns[: v.d_out], projection)
-        except DifferenceNotFinite:
-            raise _culprit(self.models, module.name) from None
         return applied.beyond(columns, projection)
 
     def close(self) -> None:
         if self.shelf:
             self.shelf.close()
 
+    @contextmanager
+    def naming_the_culprit(self, module: str) -> Iterator[None]:
+        """Raises NonFiniteTensor where the block finds that `V` is not finite."""
+        try:
+            yield
+        except DifferenceNotFinite:
+            raise _culprit(self.models, module) from None
+
     def _applied(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
-        if self.shelf is None or not _can_be_kept(v, projection):
+        if self.shelf is None or not can_be_kept(v, projection):
             return apply(v, columns, projection, self.scratch)
         return self._kept(v, columns, projection, self.shelf) or self._first(
             v, columns, projection, self.shelf
@@ -70,7 +77,7 @@ class Alignments:
     def _kept(
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
     ) -> Applied | None:
-        for form in _forms(v, projection):
+        for form in forms(v, projection):
             entry = shelf.find(v, form)
             if entry is None:
                 continue
@@ -88,7 +95,7 @@ class Alignments:
     def _approximate(self, v: Difference, columns: Tensor, shelf: Shelf) -> Applied:
         panels, rounding = hold(v, self.scratch)
         product, squared = apply_panels(panels, columns, self.scratch)
-        norm = _finite(math.sqrt(squared), v)
+        norm = finite_norm(math.sqrt(squared), v)
         if norm:
             shelf.keep(v, "panels", panels_to_keep(panels, norm, rounding))
         return Applied(scaled(product, norm), norm)
@@ -97,12 +104,12 @@ class Alignments:
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
     ) -> Applied:
         found = directions(spectrum(v), projection)
-        if _finite(found.norm, v):
+        if finite_norm(found.norm, v):
             shelf.keep(v, form_of(projection), directions_to_keep(found))
         return apply_directions(found, columns, projection)
 
 
-def _forms(v: Difference, projection: Projection) -> tuple[str, ...]:
+def forms(v: Difference, projection: Projection) -> tuple[str, ...]:
     """What may be kept for a projector, the smallest first."""
     form = form_of(projection)
     return ("gram", form) if form == "panels" and gram_is_smaller(v) else (form,)
@@ -112,11 +119,11 @@ def gram_is_smaller(v: Difference) -> bool:
     return gram_bytes(v.d_out) < kept_bytes(v)
 
 
-def _can_be_kept(v: Difference, projection: Projection) -> bool:
+def can_be_kept(v: Difference, projection: Projection) -> bool:
     return projection.projector != "approximate" or kept_bytes(v) <= HELD_BYTES
 
 
-def _finite(norm: float, v: Difference) -> float:
+def finite_norm(norm: float, v: Difference) -> float:
     if not math.isfinite(norm):
         raise DifferenceNotFinite(v.chat.name)
     return norm

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from app.alignment.difference import Difference
-from app.domain.adapter import LoraModule, StoredModule, TensorEntry
+from app.domain.adapter import TensorEntry
+from app.domain.alignment import Shaped
 from app.domain.architecture import is_stored_transposed
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import ArtifactCorrupt, NonFiniteTensor
@@ -156,16 +157,16 @@ class ModelPair:
     chat: OpenCheckpoint
     base: OpenCheckpoint
 
-    def difference(self, module: LoraModule) -> Difference:
+    def difference(self, module: Shaped) -> Difference:
         """`V` of one module, joined by its full name; of a vocabulary, the rows that all have."""
         chat, base = (model.weight(module.name) for model in (self.chat, self.base))
-        if has_vocabulary_rows(StoredModule.of(module)):
+        if has_vocabulary_rows(module):
             vocabulary = module.d_in if module.layer_type == "embedding" else module.d_out
             shared = min(chat.shape[0], base.shape[0], vocabulary)
             chat, base = chat.first_rows(shared), base.first_rows(shared)
         return Difference(chat, base, self.is_transposed(module))
 
-    def is_transposed(self, module: LoraModule) -> bool:
+    def is_transposed(self, module: Shaped) -> bool:
         """Whether the stored rows of the module's weight are columns of it."""
         model_type = self.chat.checkpoint.model_type
         return module.layer_type == "embedding" or is_stored_transposed(model_type, module.name)

@@ -16,7 +16,7 @@ from app.domain.adapter import (
 )
 from app.domain.report import Report
 from app.jobs.render import as_json, as_markdown
-from workers.pipeline import OnModule, PatchInput, Shelves, patch, score
+from workers.pipeline import OnModule, PatchInput, Shelves, patch
 
 NO_FULL_WEIGHTS = {"modules_to_save": None, "trainable_token_indices": None, "bias": "none"}
 README_HEADING = "## Safety patch"
@@ -45,24 +45,19 @@ def write_patched_adapter(
     Raises what `patch` raises; `out` may hold a part of the files then.
     """
     report = patch(given, out, threads=threads, on_module=on_module, shelves=shelves)
+    write_beside_weights(given, report, out)
+    return report
+
+
+def write_beside_weights(given: PatchInput, report: Report, out: Path) -> None:
+    """What a patched adapter has besides its weights: configuration, report and README."""
     _write(out / CONFIG_FILE, json.dumps(_config(given), indent=2))
-    _write(out / REPORT_FILE, as_json(report.as_json()))
+    write_report(report, out)
     _write(out / README_FILE, _readme(given, report))
-    return report
 
 
-def write_score(
-    given: PatchInput,
-    out: Path,
-    *,
-    threads: int,
-    on_module: OnModule,
-    shelves: Shelves | None = None,
-) -> Report:
-    """The report alone into the existing folder `out`."""
-    report = score(given, out, threads=threads, on_module=on_module, shelves=shelves)
+def write_report(report: Report, out: Path) -> None:
     _write(out / REPORT_FILE, as_json(report.as_json()))
-    return report
 
 
 def _config(given: PatchInput) -> Mapping[str, object]:

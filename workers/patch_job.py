@@ -1,50 +1,75 @@
-"""The work of a patch or score job: fetch the adapter, examine it, publish what came of it."""
+"""The work of patch and score jobs of one pair of models: fetch their adapters, examine them
+together, publish what came of each."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from app.domain.adapter import REPORT_FILE, AdapterManifest, FileEntry
+from app.domain.adapter import REPORT_FILE, AdapterManifest, FileEntry, StoredAdapter
 from app.domain.job import Job, JobResult
+from app.domain.report import ReportKind
 from app.intake.manifest import read_manifest
 from app.intake.preflight import check_fit
 from app.jobs.adapters import stored_modules
+from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
-from workers.output import file_entry, write_patched_adapter, write_score, zip_adapter
-from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Shelves
+from workers.output import file_entry, write_beside_weights, write_report, zip_adapter
+from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Run, Shelves, examine
 
 
 @dataclass(frozen=True)
-class PatchJob:
+class PatchJobs:
     records: Records
     artifacts: Artifacts
     models: Models
-    folder: Path  # empty, ours alone
+    folder_of: Callable[[Job], Path]  # empty, of this job alone
     threads: int
     shelves: Shelves | None
+    _opened: dict[str, NamedCheckpoint] = field(default_factory=dict)
 
-    def run(self, job: Job, lease: Lease) -> JobResult:
-        """Raises what patching and storing raise, and `Stopped` where the lease says so."""
-        given = self._input(job)
-        out = self.folder / "out"
+    def run(self, held: Sequence[Held]) -> None:
+        """Bring each job to its end, as soon as it is through."""
+        prepared = [each.attempt(partial(self._run, each)) for each in held]
+        runs = [run for run in prepared if run]
+        if runs:
+            examine(runs, threads=self.threads, shelves=self.shelves)
+
+    def _run(self, held: Held) -> Run:
+        """Raises what fetching and checking raise, and `Stopped` where the lease says so."""
+        given = self._input(held.job)
+        out = self.folder_of(held.job) / "out"
         out.mkdir()
+        lease = held.lease
 
         def on_module(progress: Progress) -> None:
             event = {"module": progress.module, "cosine": progress.cosine}
             lease.progress(progress.done, progress.total, event)
 
-        archive = None
-        write = write_score if job.kind == "score" else write_patched_adapter
-        write(given, out, threads=self.threads, on_module=on_module, shelves=self.shelves)
-        if job.kind == "patch":
-            archive = self.folder / "patched.zip"
-            zip_adapter(out, archive)
+        def on_end(run: Run) -> None:
+            result = held.attempt(partial(self._published, run, lease))
+            if result:
+                held.succeed(result)
+
+        kind: ReportKind = "score" if held.job.kind == "score" else "patch"
+        return Run(given, out, kind, on_module, on_end)
+
+    def _published(self, run: Run, lease: Lease) -> JobResult:
+        """Raises what went wrong with the run, `Stopped` and Unavailable."""
+        report, archive = run.result(), None
+        if run.kind == "patch":
+            write_beside_weights(run.given, report, run.out)
+            archive = run.out.with_name("patched.zip")
+            zip_adapter(run.out, archive)
+        else:
+            write_report(report, run.out)
         lease.check()
-        return self._publish(out / REPORT_FILE, archive)
+        return store(self.artifacts, run.out / REPORT_FILE, archive)
 
     def _input(self, job: Job) -> PatchInput:
-        folder = self.folder / "adapter"
-        manifest = self._fetch(job.adapter, folder)
+        folder = self.folder_of(job) / "adapter"
+        manifest = self._fetch(self.records.adapter(job.only_adapter), folder)
         base = self._model(job.base_model, "base_model")
         chat = self._model(job.chat_model, "chat_model")
         # Again, because a model may have changed since the job was submitted.
@@ -52,21 +77,27 @@ class PatchJob:
         check_fit(stored_modules(manifest), base.checkpoint, chat.checkpoint, *names)
         return PatchInput(folder, manifest, base, chat, job.method)
 
-    def _fetch(self, adapter_id: str, folder: Path) -> AdapterManifest:
+    def _fetch(self, adapter: StoredAdapter, folder: Path) -> AdapterManifest:
         """The adapter's files, their digests checked, through the same gate as at the upload."""
         folder.mkdir()
-        files = self.records.adapter(adapter_id).files
-        for name, file in files.items():
+        for name, file in adapter.files.items():
             self.artifacts.fetch(file, folder / name)
-        return read_manifest(folder, known=files)
+        return read_manifest(folder, known=adapter.files)
 
     def _model(self, model_id: str, field: str) -> NamedCheckpoint:
-        return NamedCheckpoint(model_id, self.models.checkpoint(model_id, field=field))
+        """Read once for all jobs, so that all have the same."""
+        if field not in self._opened:
+            checkpoint = self.models.checkpoint(model_id, field=field)
+            self._opened[field] = NamedCheckpoint(model_id, checkpoint)
+        return self._opened[field]
 
-    def _publish(self, report: Path, archive: Path | None) -> JobResult:
-        return JobResult(self._stored(report), None if archive is None else self._stored(archive))
 
-    def _stored(self, path: Path) -> FileEntry:
-        file = file_entry(path)
-        self.artifacts.put(path, file)
-        return file
+def store(artifacts: Artifacts, report: Path, archive: Path | None = None) -> JobResult:
+    """Publish a job's files by their content. Raises Unavailable."""
+    return JobResult(_put(artifacts, report), _put(artifacts, archive) if archive else None)
+
+
+def _put(artifacts: Artifacts, path: Path) -> FileEntry:
+    file = file_entry(path)
+    artifacts.put(path, file)
+    return file

@@ -62,7 +62,8 @@ def _alone(run: Run, threads: int, shelves: Shelves | None) -> Report:
 
 
 def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None) -> None:
-    """Bring each run to its report or its fault. All are of the same two models.
+    """Bring each run to its report or its fault, each as soon as it is through. All are of the same
+    two models.
 
     `shelves` gives the pair's place in the alignment cache; without it everything is computed.
     """
@@ -74,22 +75,31 @@ def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None
     ):
         for run in runs:
             files.enter_context(closing(run))
-        shelf = shelves(_pair(base, chat)) if shelves else None
+        shelf = shelves(pair_of(base, chat)) if shelves else None
         alignments = files.enter_context(closing(Alignments(models, Scratch(), shelf)))
         _walk(runs, alignments)
-        for run in runs:
-            _guarded(run, run.finish)
 
 
-def _pair(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
+def pair_of(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
     return Pair(base.checkpoint.digest, chat.checkpoint.digest, base.id, chat.id)
 
 
 def _walk(runs: Sequence[Run], alignments: Alignments) -> None:
+    going = list(runs)
     names = {name for run in runs for name in run.modules}
     for name in sorted(names, key=module_order):
-        for group in _groups(name, runs):
+        for group in _groups(name, going):
             _module(name, group, alignments)
+        through = [run for run in going if run.is_through]
+        going = [run for run in going if not run.is_through]
+        for run in through:
+            _end(run)
+
+
+def _end(run: Run) -> None:
+    _guarded(run, run.finish)
+    run.close()
+    run.on_end(run)
 
 
 def _groups(name: str, runs: Sequence[Run]) -> Iterator[list[Run]]:

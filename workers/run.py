@@ -63,6 +63,10 @@ class Progress:
 
 
 OnModule = Callable[[Progress], None]
+OnEnd = Callable[["Run"], None]
+
+
+def _nothing(_: "Run") -> None: ...
 
 
 @dataclass
@@ -73,6 +77,7 @@ class Run:
     out: Path  # an existing folder: of the patched weights, and of a scratch file
     kind: ReportKind
     on_module: OnModule  # called after each module; may raise (`Stopped`) to end this run
+    on_end: OnEnd = _nothing  # called once, as soon as there is a report or a fault
     fault: AdapterSafetyError | None = None
     report: Report | None = None
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
@@ -81,6 +86,11 @@ class Run:
     @cached_property
     def modules(self) -> Mapping[str, LoraModule]:
         return {module.name: module for module in self.given.manifest.modules}
+
+    @property
+    def is_through(self) -> bool:
+        """Whether nothing is left to compute: every module is done, or something went wrong."""
+        return self.fault is not None or len(self._outcomes) == len(self.modules)
 
     @cached_property
     def _weights(self) -> PatchedWeights:

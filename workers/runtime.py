@@ -1,62 +1,106 @@
 """Wires a worker: settings, stores, threads. Called in the child process, after the fork."""
 
+import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from app.config import Settings
+from app.domain.errors import Unavailable
 from app.domain.job import Job, JobResult, JobStatus
+from app.jobs.held import Held
 from app.jobs.lease import Lease
-from app.jobs.ports import Artifacts, Events, Models, Records
-from app.jobs.run import run_job
+from app.jobs.ports import Artifacts, Models, Turns
+from app.jobs.run import Desk, alone, run_job
 from app.storage.alignment_cache import AlignmentCache, Pair
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.events import RedisEvents
 from app.storage.models import FolderModels
+from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
 from app.storage.turns import RedisTurns
-from workers.patch_job import PatchJob
+from workers.align_job import AlignJob
+from workers.patch_job import PatchJobs
 from workers.shelf import Shelf
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Used:
+    """The places in the alignment cache that a batch has opened."""
+
+    cache: AlignmentCache | None
+    turns: Turns
+    shelves: list[Shelf] = field(default_factory=list)
+
+    def shelf(self, pair: Pair) -> Shelf:
+        if self.cache is None:
+            raise ValueError("there is no alignment cache")
+        self.shelves.append(Shelf(self.cache.pair(pair), self.turns.turn))
+        return self.shelves[-1]
 
 
 @dataclass(frozen=True)
 class Runtime:
     """What a task needs; made once in each worker process."""
 
-    records: Records
+    desk: Desk
     artifacts: Artifacts
-    events: Events
     models: Models
     staging_dir: Path
     threads: int
-    lease_s: float
     cache: AlignmentCache | None
-    turns: RedisTurns
+    turns: Turns
 
     def run(self, job_id: str) -> JobStatus | None:
-        """Run one job to its end. None when there was nothing to claim."""
-        return run_job(
-            job_id, self._work, records=self.records, events=self.events, lease_s=self.lease_s
-        )
+        """Run a job to its end, and those that can go with it. None when there was nothing to
+        claim."""
+        return run_job(job_id, self._work, self.desk)
 
-    def _work(self, job: Job, lease: Lease) -> JobResult:
-        with self._folder(job) as folder:
-            return PatchJob(
-                records=self.records,
-                artifacts=self.artifacts,
-                models=self.models,
-                folder=folder,
-                threads=self.threads,
-                shelves=self._shelf if self.cache else None,
-            ).run(job, lease)
+    def _work(self, held: Sequence[Held]) -> None:
+        """The first job's kind is everybody's: only patch and score jobs go together."""
+        with ExitStack() as stack:
+            folders = {each.job.id: stack.enter_context(self._folder(each.job)) for each in held}
+            used = Used(self.cache, self.turns)
+            if held[0].job.kind == "alignment":
+                alone(lambda job, lease: self._align(job, lease, folders[job.id], used))(held)
+            else:
+                self._patch(held, folders, used)
 
-    def _shelf(self, pair: Pair) -> Shelf:
-        if self.cache is None:
-            raise ValueError("there is no alignment cache")
-        return Shelf(self.cache.pair(pair), self.turns.turn)
+    def _patch(self, held: Sequence[Held], folders: Mapping[str, Path], used: Used) -> None:
+        PatchJobs(
+            records=self.desk.records,
+            artifacts=self.artifacts,
+            models=self.models,
+            folder_of=lambda job: folders[job.id],
+            threads=self.threads,
+            shelves=used.shelf if self.cache else None,
+        ).run(held)
+        self._note(used)
+
+    def _align(self, job: Job, lease: Lease, folder: Path, used: Used) -> JobResult:
+        result = AlignJob(
+            records=self.desk.records,
+            artifacts=self.artifacts,
+            models=self.models,
+            folder=folder,
+            threads=self.threads,
+            shelves=used.shelf if self.cache else None,
+        ).run(job, lease)
+        self._note(used)
+        return result
+
+    def _note(self, used: Used) -> None:
+        """For the listing only: a database that is away, or a folder, costs no job."""
+        try:
+            for shelf in used.shelves:
+                self.desk.records.note_alignments(shelf.usage())
+        except (Unavailable, OSError) as error:
+            logger.warning("the listing of alignments is not up to date: %s", error)
 
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
@@ -79,15 +123,25 @@ def runtime() -> Runtime:
 
 def make_runtime(settings: Settings) -> Runtime:
     return Runtime(
-        records=SqlRecords(settings.resolved_database_url),
+        desk=_desk(settings),
         artifacts=ObjectArtifacts(settings.resolved_storage_url),
-        events=RedisEvents(settings.resolved_redis_url),
         models=FolderModels(settings.resolved_model_root),
         staging_dir=settings.staging_dir,
         threads=settings.resolved_threads,
-        lease_s=settings.lease_s,
         cache=_cache(settings),
         turns=RedisTurns(settings.resolved_redis_url),
+    )
+
+
+def _desk(settings: Settings) -> Desk:
+    return Desk(
+        records=SqlRecords(settings.resolved_database_url),
+        events=RedisEvents(settings.resolved_redis_url),
+        queue=CeleryQueue(
+            settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
+        ),
+        lease_s=settings.lease_s,
+        coalesce=settings.coalesce,
     )
 
 

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 
 from app.alignment.difference import Difference
-from app.storage.alignment_cache import CachedPair
+from app.domain.alignment import PairUsage
+from app.storage.alignment_cache import CachedPair, Inventory
 from app.storage.alignment_entry import Entry
 from workers.checkpoints import as_bytes
 from workers.kept import ToKeep
@@ -63,14 +64,14 @@ class Shelf:
         cache = self.pair.cache
         return self.turns(f"{cache.id}-{source_name(source_of(v), form, cache)}")
 
-    def keep(self, v: Difference, form: str, given: ToKeep) -> None:
-        """Put what was computed into the cache. The bytes are written and their source is hashed
-        side by side: both wait for memory more than for a core."""
+    def keep(self, v: Difference, form: str, given: ToKeep) -> bool:
+        """Put what was computed into the cache; whether it is there now. The bytes are written and
+        their source is hashed side by side: both wait for memory more than for a core."""
         try:
             content = self._beside.submit(content_digest, v, form, self.pair.cache)
             new = self.pair.create(given.described())
             if new is None:
-                return
+                return False
             with closing(new):
                 for name, (tensor, _) in given.tensors.items():
                     new.write(name, as_bytes(tensor))
@@ -79,6 +80,29 @@ class Shelf:
                 self.pair.publish(new, content.result(), link, given.metadata)
         except OSError as error:
             logger.warning("the alignment cache cannot be written: %s", error)
+            return False
+        return True
+
+    def usage(self) -> list[PairUsage]:
+        """What the cache holds of every pair, because room for one may have cost another; hits and
+        misses are this job's. Raises OSError."""
+        return [self._usage(found) for found in self.pair.cache.inventory()]
+
+    def _usage(self, found: Inventory) -> PairUsage:
+        own, pair = self.pair.pair, found.pair
+        is_own = (pair.base_digest, pair.chat_digest) == (own.base_digest, own.chat_digest)
+        named = own if is_own else pair  # whatever names it was kept under first
+        return PairUsage(
+            cache_id=self.pair.cache.id,
+            base_digest=pair.base_digest,
+            chat_digest=pair.chat_digest,
+            base_model=named.base_model,
+            chat_model=named.chat_model,
+            modules=found.entries,
+            size_bytes=found.size_bytes,
+            hits=self.hits if is_own else 0,
+            misses=self.misses if is_own else 0,
+        )
 
     def close(self) -> None:
         self._beside.shutdown()

@@ -19,6 +19,14 @@ def score(job_id: str) -> str | None:
     return runtime().run(job_id)
 
 
+@app.task(name="adapter_safety.alignment")  # type: ignore[untyped-decorator] # because celery has no types
+def alignment(job_id: str) -> str | None:
+    """Run an alignment job."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
 def warm_up() -> None:
     """Import what jobs need, in the child."""
     from workers.runtime import runtime

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from app.api.negotiate import report_format
 from app.api.ranges import file_response
 from app.api.services import Services, ServicesDep
+from app.domain.errors import InvalidField
 from app.domain.job import Job
 from app.domain.method import Selection, one_selection
 from app.jobs.decide import what_if
@@ -83,7 +84,11 @@ def show_report(
     """
     chosen = report_format(format, accept)
     media_type, render = FORMATS[chosen]
-    report = read_report(services.records.job(job_id), services.artifacts)
+    job = services.records.job(job_id)
+    if other is not None and job.kind == "alignment":
+        reason = "the report of an alignment holds no decisions to make anew"
+        raise InvalidField(field=other.by, reason=reason)
+    report = read_report(job, services.artifacts)
     if other is not None:
         report = what_if(report, other).as_json()
     return Response(render(report), media_type=media_type, headers={"Vary": "Accept"})
@@ -117,6 +122,6 @@ def adapter_response(
         services.artifacts,
         request_headers=headers,
         media_type="application/zip",
-        file_name=f"adapter-{job.adapter[:12]}-patched.zip",
+        file_name=f"adapter-{(job.adapter or job.id)[:12]}-patched.zip",
         head=head,
     )

@@ -1,17 +1,25 @@
-"""/v1/schemas: the JSON Schema that every report follows."""
+"""/v1/schemas: the JSON Schemas that reports follow."""
 
 from typing import Any
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
 
+from app.domain.alignment import AlignmentReport
 from app.domain.report import Report
 
 router = APIRouter(prefix="/v1/schemas", tags=["schemas"])
 
+DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+
 
 @router.get("/report")
 def report_schema() -> dict[str, Any]:
-    """The report's JSON Schema (draft 2020-12)."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {**dialect, **TypeAdapter(Report).json_schema(mode="serialization")}
+    """The JSON Schema (draft 2020-12) of a patch's or score's report."""
+    return {**DIALECT, **TypeAdapter(Report).json_schema(mode="serialization")}
+
+
+@router.get("/alignment")
+def alignment_schema() -> dict[str, Any]:
+    """The JSON Schema of an alignment's report."""
+    return {**DIALECT, **TypeAdapter(AlignmentReport).json_schema(mode="serialization")}

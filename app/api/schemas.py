@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from app.domain.adapter import LayerType, ListedAdapter, StoredAdapter
 from app.domain.errors import InvalidField
-from app.domain.job import Job, JobKind, JobStatus
+from app.domain.job import Job, JobKind, JobStatus, PatchKind
 from app.domain.method import (
     DEFAULT_THRESHOLD,
     FullWeights,
@@ -105,7 +105,7 @@ class JobIn(_Request):
         },
     )
 
-    kind: JobKind = "patch"
+    kind: PatchKind = "patch"
     adapter: str = Field(description="id of an uploaded adapter", max_length=200)
     base_model: ModelId
     chat_model: ModelId
@@ -204,10 +204,11 @@ class JobOut(BaseModel):
     id: str
     kind: JobKind
     status: JobStatus
-    adapter: str
+    adapter: str | None = Field(description="null for an alignment that is of no adapter")
     base_model: str
     chat_model: str
-    method: dict[str, Any]
+    method: dict[str, Any] = Field(description="of an alignment the projector alone")
+    modules: list[str] | None = Field(description="what an alignment was asked for by name")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -226,7 +227,8 @@ class JobOut(BaseModel):
             adapter=job.adapter,
             base_model=job.base_model,
             chat_model=job.chat_model,
-            method=asdict(method_reference(job.method)),
+            method=_method(job),
+            modules=None if job.modules is None else list(job.modules),
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
@@ -254,6 +256,12 @@ def adapter_path(adapter_id: str) -> str:
 
 def job_path(job_id: str) -> str:
     return f"/v1/jobs/{job_id}"
+
+
+def _method(job: Job) -> dict[str, Any]:
+    if job.kind == "alignment":
+        return asdict(job.method.projection)
+    return asdict(method_reference(job.method))
 
 
 def _problem(job: Job) -> dict[str, Any] | None:

@@ -105,6 +105,15 @@ TIED_BY_DEFAULT = frozenset({
 """Model types that tie them where config.json does not say (GPT-2's on the Hub does not)."""
 
 
+EMBEDDINGS = frozenset({name.rsplit(".", 1)[-1] for name in TIED_EMBEDDING.values()}) | {
+    "embed_positions",
+    "position_embedding",
+    "positions_embed",
+    "wpe",
+}
+"""The last part of embeddings' names, of tokens and of positions."""
+
+
 def stored_names(model_type: str | None, module: str) -> Iterator[str]:
     """The names under which a checkpoint of `model_type` may hold `module`, beside its own."""
     for ours, theirs in STORED_AS.get(model_type or "", ()):
@@ -125,6 +134,11 @@ def tied_embedding(model_type: str | None, module: str, tied: bool | None) -> st
 def is_output_head(module: str) -> bool:
     """Whether a linear module's rows are tokens (GPT-NeoX called it `embed_out` once)."""
     return module.rsplit(".", 1)[-1] in (OUTPUT_HEAD, "embed_out")
+
+
+def is_embedding(module: str) -> bool:
+    """Whether a module is an embedding; a checkpoint's bytes do not tell it from a linear."""
+    return module.rsplit(".", 1)[-1] in EMBEDDINGS
 
 
 def is_stored_transposed(model_type: str | None, module: str) -> bool:

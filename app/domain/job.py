@@ -10,11 +10,14 @@ from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-JobKind = Literal["patch", "score"]
+JobKind = Literal["patch", "score", "alignment"]
+PatchKind = Literal["patch", "score"]  # of one adapter
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 KINDS: tuple[JobKind, ...] = get_args(JobKind)
 FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
+"""Kinds of which a worker takes several at once, where they are of the same two models."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,12 @@ class Job:
     id: str
     kind: JobKind
     status: JobStatus
-    adapter: str  # StoredAdapter.id
+    adapter: str | None  # StoredAdapter.id; an alignment may be of no adapter
     base_model: str
     chat_model: str
     method: Method
     created_at: datetime  # all times are UTC
+    modules: tuple[str, ...] | None = None  # of an alignment: full names or suffixes, as asked for
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: int = 0  # how often a worker has started it
@@ -62,6 +66,18 @@ class Job:
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def only_adapter(self) -> str:
+        """The adapter of a patch or score job. Raises ValueError for a job that has none."""
+        if self.adapter is None:
+            raise ValueError(f"job {self.id} ({self.kind}) is of no adapter")
+        return self.adapter
+
+    @property
+    def is_first_claim(self) -> bool:
+        """Whether the worker that has this job is the first that ever had it."""
+        return self.fence == 1
 
 
 @dataclass(frozen=True)

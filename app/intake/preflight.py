@@ -1,8 +1,10 @@
 """Does the adapter fit the two models? By names and shapes, before any tensor is read."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from app.domain.adapter import DTYPE_BYTES, StoredModule
+from app.domain.adapter import DTYPE_BYTES
+from app.domain.alignment import Shaped
 from app.domain.architecture import is_output_head, is_stored_transposed
 from app.domain.checkpoint import Checkpoint, ShardTensor
 from app.domain.errors import (
@@ -12,13 +14,21 @@ from app.domain.errors import (
     ModulesNotInModel,
 )
 
+
+class Fitted(Shaped, Protocol):
+    """What is compared with a model."""
+
+    @property
+    def dora(self) -> bool: ...
+
+
 BASE, CHAT = "base_model", "chat_model"
 PACKED = ("qweight", "weight_packed", "weight_quantized", "blocks")
 """What GPTQ and AWQ, compressed-tensors, and others call a weight that they have packed."""
 
 
 def check_fit(
-    modules: Sequence[StoredModule], base: Checkpoint, chat: Checkpoint, base_id: str, chat_id: str
+    modules: Sequence[Fitted], base: Checkpoint, chat: Checkpoint, base_id: str, chat_id: str
 ) -> None:
     """Every module's `<module>.weight` is in both models, in one shape, and the adapter fits it.
 
@@ -42,7 +52,7 @@ def check_fit(
 
 
 def _check_weights(
-    modules: Sequence[StoredModule], checkpoint: Checkpoint, field: str, model_id: str
+    modules: Sequence[Fitted], checkpoint: Checkpoint, field: str, model_id: str
 ) -> None:
     missing = []
     for module in modules:
@@ -77,16 +87,16 @@ def _weight_fault(weight: ShardTensor, checkpoint: Checkpoint) -> str | None:
 
 
 def _differing(
-    modules: Sequence[StoredModule],
+    modules: Sequence[Fitted],
     base: Checkpoint,
-    other: Callable[[StoredModule], tuple[int, ...]],
+    other: Callable[[Fitted], tuple[int, ...]],
     *,
     whole: bool = False,
 ) -> list[str]:
     """Each module whose weight in `base` has another shape than `other` says; unless `whole`, the
     rows of a vocabulary may differ."""
 
-    def compared(module: StoredModule, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def compared(module: Fitted, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape[1:] if has_vocabulary_rows(module) and not whole else shape
 
     return [
@@ -96,18 +106,18 @@ def _differing(
     ]
 
 
-def has_vocabulary_rows(module: StoredModule) -> bool:
+def has_vocabulary_rows(module: Shaped) -> bool:
     """Whether the weight's stored rows are tokens."""
     return module.layer_type == "embedding" or is_output_head(module.name)
 
 
-def _expected(base: Checkpoint, module: StoredModule) -> tuple[int, ...]:
+def _expected(base: Checkpoint, module: Fitted) -> tuple[int, ...]:
     """The stored shape that the adapter's `(d_out, d_in)` update calls for."""
     if module.layer_type == "embedding" or is_stored_transposed(base.model_type, module.name):
         return module.d_in, module.d_out
     return module.d_out, module.d_in
 
 
-def _shape(checkpoint: Checkpoint, module: StoredModule) -> tuple[int, ...]:
+def _shape(checkpoint: Checkpoint, module: Fitted) -> tuple[int, ...]:
     weight = checkpoint.weight(module.name)
     return weight.entry.shape if weight else ()

@@ -1,11 +1,13 @@
 """What the use cases need from outside, as Protocols; `app.storage` has the real ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter
+from app.domain.alignment import ListedPair, PairUsage
 from app.domain.checkpoint import Checkpoint
 from app.domain.job import Fault, Job, JobEvent, JobKind, JobResult, JobStatus
 
@@ -64,6 +66,14 @@ class Records(Protocol):
         Raises JobNotFound.
         """
 
+    def claim_companions(
+        self, job: Job, *, lease_s: float, most: int, most_bytes: int
+    ) -> list[Job]:
+        """Take up to `most` jobs that can go with a patch or score job in one pass, oldest first:
+        of the same two models, queued, never claimed before, and with adapters that are, with this
+        job's own, at most `most_bytes`.
+        """
+
     def heartbeat(
         self, job_id: str, *, fence: int, lease_s: float, modules_done: int, modules_total: int
     ) -> bool:
@@ -106,6 +116,12 @@ class Records(Protocol):
         Those that run with their lease run out, and, where the queue holds fewer messages than
         there are queued jobs, those sent longer ago than `queued_for_s`.
         """
+
+    def note_alignments(self, usages: Sequence[PairUsage]) -> None:
+        """Keep what a cache holds of each pair now, and add up hits and misses."""
+
+    def alignments(self, *, limit: int, cursor: str | None) -> Page[ListedPair]:
+        """Pairs of models with kept alignments. Raises InvalidField(field="cursor")."""
 
     def check(self) -> None:
         """Raises Unavailable when the database does not answer or its schema is not current."""
@@ -161,3 +177,10 @@ class Models(Protocol):
 
     def checkpoint(self, model_id: str, *, field: str) -> Checkpoint:
         """Raises InvalidField, UnknownModel or CheckpointRefused, each naming `field`."""
+
+
+class Turns(Protocol):
+    """One at a time, among all who share them. They save work and guard nothing."""
+
+    def turn(self, name: str) -> AbstractContextManager[None]:
+        """Wait until the caller alone has the turn called `name`, or cannot have it in time."""

@@ -28,28 +28,32 @@ COLUMNS = (
 )
 
 
+ALIGNMENT_COLUMNS = ("module", "shape", "form", "dtype", "size_bytes", "rounding", "source", "note")
+
+
 def as_json(report: ReportJson) -> str:
     return json.dumps(report, indent=2, allow_nan=False) + "\n"
 
 
 def as_csv(report: ReportJson) -> str:
     """One row a module, RFC 4180; the shape as `d_out x d_in`."""
+    columns, key = (ALIGNMENT_COLUMNS, "modules") if _of_models(report) else (COLUMNS, "layers")
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(out, columns, extrasaction="ignore")
     writer.writeheader()
-    for layer in report["layers"]:
+    for layer in report[key]:
         writer.writerow({**layer, "shape": " x ".join(map(str, layer["shape"]))})
     return out.getvalue()
 
 
 def as_markdown(report: ReportJson) -> str:
     """Fit for a model card: the summary, the warnings, one table row a module."""
-    return _template("report.md").render(report=report, number=number)
+    return _template(f"{_name(report)}.md").render(report=report, number=number)
 
 
 def as_html(report: ReportJson) -> str:
     """A page that needs nothing else; every value is escaped."""
-    return _template("report.html").render(report=report, number=number)
+    return _template(f"{_name(report)}.html").render(report=report, number=number)
 
 
 FORMATS: Mapping[str, tuple[str, Callable[[ReportJson], str]]] = {
@@ -64,6 +68,14 @@ FORMATS: Mapping[str, tuple[str, Callable[[ReportJson], str]]] = {
 def number(value: float | None) -> str:
     """Four significant digits, or a dash for what a skipped module does not have."""
     return "-" if value is None else f"{value:.4g}"
+
+
+def _of_models(report: ReportJson) -> bool:
+    return bool(report["kind"] == "alignment")
+
+
+def _name(report: ReportJson) -> str:
+    return "alignment" if _of_models(report) else "report"
 
 
 @cache

@@ -3,16 +3,23 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from app.domain.adapter import FileEntry
 from app.domain.errors import JobNotFinished, ResultNotFound, Unavailable
-from app.domain.job import FINAL, Job, JobEvent, JobResult
+from app.domain.job import FINAL, Job, JobEvent, JobKind, JobResult
 from app.jobs.ports import Artifacts, Events, Records
 
 POLL_S = 2.0  # how often the record is asked while no event comes: events inform, the record rules
 AWAY_S = 0.5  # pause before asking a broker again that does not answer
+
+
+_KINDS: Mapping[JobKind, str] = {
+    "patch": "a patch",
+    "score": "a score",
+    "alignment": "an alignment",
+}
 
 
 def finished_result(job: Job, what: str) -> JobResult:
@@ -25,10 +32,10 @@ def finished_result(job: Job, what: str) -> JobResult:
 
 
 def patched_archive(job: Job) -> FileEntry:
-    """Raises JobNotFinished, ResultNotFound (a score has no archive)."""
+    """Raises JobNotFinished, ResultNotFound (only a patch has an archive)."""
     archive = finished_result(job, "adapter").archive
     if archive is None:
-        raise ResultNotFound(job=job.id, status=f"a {job.kind}", what="adapter")
+        raise ResultNotFound(job=job.id, status=_KINDS[job.kind], what="adapter")
     return archive
 
 

@@ -1,91 +1,118 @@
-"""Run a job, from its claim to its final state, whoever calls: a Celery task or a test.
+"""Run jobs, from their claim to their final states, whoever calls: a Celery task or a test.
 
 A job may be delivered twice or to two workers. The claim and the fence decide: one worker at a time
 has the job, and one that lost it (`LeaseLost`) can no longer change its record.
+
+Jobs of one pair of models that wait are claimed together (a batch), because each module's alignment
+is then read once for all of them. A job that was ever claimed before runs alone: of a batch that
+broke, the one that is to blame finds itself alone, and the others are spared.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
-from app.domain.errors import (
-    AdapterSafetyError,
-    JobCancelled,
-    JobNotFound,
-    LeaseLost,
-    TooManyAttempts,
-    Unavailable,
-    WorkerFault,
-)
-from app.domain.job import Fault, Job, JobResult, JobStatus
+from app.domain.errors import AdapterSafetyError, JobNotFound, Unavailable, WorkerFault
+from app.domain.job import COALESCED, Job, JobResult, JobStatus
+from app.jobs.held import Held
 from app.jobs.lease import Lease
-from app.jobs.ports import Events, Records
+from app.jobs.ports import Events, Queue, Records
+from app.jobs.submit import enqueue
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3  # because a job that killed its worker three times will do so again
+# of a batch's adapters: each lies in staging up to three times, as fetched, changed and zipped
+BATCH_BYTES = 2 << 30
 
-Work = Callable[[Job, Lease], JobResult]
+Work = Callable[[Sequence[Held]], None]
+"""Brings each of the jobs to its end."""
 
 
-def run_job(
-    job_id: str, work: Work, *, records: Records, events: Events, lease_s: float
-) -> JobStatus | None:
-    """Claim the job, do `work`, record how it ended. None when there was nothing to claim."""
+@dataclass(frozen=True)
+class Desk:
+    """Where a worker takes jobs from."""
+
+    records: Records
+    events: Events
+    queue: Queue
+    lease_s: float
+    coalesce: int = 1  # most jobs in one batch
+
+
+def alone(work: Callable[[Job, Lease], JobResult]) -> Work:
+    """The work of a kind of job that goes one by one."""
+
+    def one_by_one(held: Sequence[Held]) -> None:
+        for each in held:
+            result = each.attempt(lambda each=each: work(each.job, each.lease))  # type: ignore[misc] # because mypy knows no default of a lambda
+            if result is not None:
+                each.succeed(result)
+
+    return one_by_one
+
+
+def run_job(job_id: str, work: Work, desk: Desk) -> JobStatus | None:
+    """Claim the job and its companions, do `work`, record how each ended. The job's own final
+    status; None when there was nothing to claim."""
+    first = _claimed(job_id, desk)
+    if first is None:
+        return None
+    with ExitStack() as stack:
+        held = [
+            stack.enter_context(
+                Held(job, records=desk.records, events=desk.events, lease_s=desk.lease_s)
+            )
+            for job in (first, *_companions(first, desk))
+        ]
+        _attempt(held, work, desk.queue)
+    return held[0].status
+
+
+def _claimed(job_id: str, desk: Desk) -> Job | None:
     try:
-        job = records.claim(job_id, lease_s=lease_s)
+        return desk.records.claim(job_id, lease_s=desk.lease_s)
     except JobNotFound:
         logger.warning("job %s is in the queue but not in the database", job_id)
         return None
-    if job is None:
-        return None
-    events.publish(job_id, "running", {"status": "running", "attempt": job.attempts})
-    with Lease(job, records=records, events=events, lease_s=lease_s) as lease:
-        return _attempt(job, work, lease, records, events)
 
 
-def _attempt(
-    job: Job, work: Work, lease: Lease, records: Records, events: Events
-) -> JobStatus | None:
+def _companions(first: Job, desk: Desk) -> list[Job]:
+    if first.kind not in COALESCED or not first.is_first_claim or desk.coalesce < 2:
+        return []
     try:
-        return _finish(job, records, events, "succeeded", result=_work(job, work, lease))
-    except JobCancelled:
-        return _finish(job, records, events, "cancelled")
-    except LeaseLost:
-        logger.warning("job %s was taken over by another worker", job.id)
+        return desk.records.claim_companions(
+            first, lease_s=desk.lease_s, most=desk.coalesce - 1, most_bytes=BATCH_BYTES
+        )
     except Unavailable as error:
-        logger.warning("job %s goes back to the queue: %s", job.id, error)
-        records.release(job.id, fence=job.fence)
-    except AdapterSafetyError as error:
-        return _finish(job, records, events, "failed", fault=Fault.of(error))
-    except Exception as error:  # the one edge where a bug ends a job, and is told as such
-        logger.exception("job %s failed", job.id)
-        fault = Fault.of(WorkerFault(kind=type(error).__name__))
-        return _finish(job, records, events, "failed", fault=fault)
-    return None
+        logger.warning("job %s runs alone: %s", first.id, error)
+        return []
 
 
-def _work(job: Job, work: Work, lease: Lease) -> JobResult:
-    if job.attempts > MAX_ATTEMPTS:
-        raise TooManyAttempts(attempts=MAX_ATTEMPTS)
-    lease.check()
-    return work(job, lease)
-
-
-def _finish(
-    job: Job,
-    records: Records,
-    events: Events,
-    status: JobStatus,
-    *,
-    result: JobResult | None = None,
-    fault: Fault | None = None,
-) -> JobStatus | None:
-    """The record first: an event only tells what the database already holds."""
+def _attempt(held: Sequence[Held], work: Work, queue: Queue) -> None:
     try:
-        records.finish(job.id, fence=job.fence, status=status, result=result, fault=fault)
-    except LeaseLost:
-        logger.warning("job %s was finished by another worker", job.id)
-        return None
-    problem = {"problem": {"code": fault.code, "detail": fault.detail}} if fault else {}
-    events.publish(job.id, status, {"status": status, **problem})
-    return status
+        ready = [each for each in held if each.attempt(each.check)]
+        if ready:
+            work(ready)
+        if any(each.is_open for each in held):
+            raise RuntimeError("the work has left a job without an end")
+    except AdapterSafetyError as error:  # of the models or the stores, so of every job
+        for each in _open(held):
+            each.stop(error)
+    except Exception as error:  # the one edge where a bug ends a job, and is told as such
+        logger.exception("jobs %s failed", ", ".join(each.job.id for each in _open(held)))
+        _broken(held, error, queue)
+
+
+def _broken(held: Sequence[Held], error: Exception, queue: Queue) -> None:
+    """A job that was alone fails. Of a batch nobody knows who is to blame: each runs alone now."""
+    for each in _open(held):
+        if len(held) == 1:
+            each.stop(WorkerFault(kind=type(error).__name__))
+        else:
+            each.give_back()
+            enqueue(each.job.id, each.job.kind, queue)
+
+
+def _open(held: Sequence[Held]) -> list[Held]:
+    return [each for each in held if each.is_open]

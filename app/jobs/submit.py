@@ -14,6 +14,7 @@ from app.domain.errors import InvalidField, Unavailable
 from app.domain.job import Job, JobKind
 from app.domain.method import Method
 from app.intake.preflight import check_fit
+from app.jobs.align import modules_to_align
 from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
 
 logger = logging.getLogger(__name__)
@@ -24,10 +25,11 @@ class JobRequest:
     """What a client asks for."""
 
     kind: JobKind
-    adapter: str
+    adapter: str | None
     base_model: str
     chat_model: str
     method: Method
+    modules: tuple[str, ...] | None = None  # of an alignment without an adapter; all, if None
 
     @property
     def sha256(self) -> str:
@@ -54,7 +56,8 @@ def submit(
     earlier = records.job_for_key(idempotency) if idempotency else None
     if earlier:
         return earlier
-    check_request(request, records.adapter(request.adapter).modules, models)
+    adapter = None if request.adapter is None else records.adapter(request.adapter)
+    check_request(request, adapter.modules if adapter else None, models)
     wanted = _new_job(request)
     job = records.add_job(wanted, idempotency)
     if job.id == wanted.id:
@@ -63,20 +66,33 @@ def submit(
     return job
 
 
-def check_request(request: JobRequest, modules: Sequence[StoredModule], models: Models) -> None:
-    """Everything about a request that does not need a tensor's bytes."""
+def check_request(
+    request: JobRequest, modules: Sequence[StoredModule] | None, models: Models
+) -> None:
+    """All about a request that needs no tensor's bytes; `modules` are the adapter's, if any."""
     base = models.checkpoint(request.base_model, field="base_model")
     chat = models.checkpoint(request.chat_model, field="chat_model")
-    check_patch(modules, base, chat, request)
+    if request.kind == "alignment":
+        check_differ(base, chat)
+        modules_to_align(request, modules, base, chat)
+    elif modules is not None:
+        check_patch(modules, base, chat, request)
+    else:
+        raise InvalidField(field="adapter", reason="is missing")
+
+
+def check_differ(base: Checkpoint, chat: Checkpoint) -> None:
+    """Raises InvalidField for a model and itself."""
+    if base.folder == chat.folder:
+        reason = "is the same model as base_model, so there is no alignment to compare with"
+        raise InvalidField(field="chat_model", reason=reason)
 
 
 def check_patch(
     modules: Sequence[StoredModule], base: Checkpoint, chat: Checkpoint, request: JobRequest
 ) -> None:
     """The adapter fits both models, and the selection fits the adapter."""
-    if base.folder == chat.folder:
-        reason = "is the same model as base_model, so there is no alignment to compare with"
-        raise InvalidField(field="chat_model", reason=reason)
+    check_differ(base, chat)
     check_fit(modules, base, chat, request.base_model, request.chat_model)
     select = request.method.select
     if select.by == "count" and select.value is not None and select.value > len(modules):
@@ -114,5 +130,6 @@ def _new_job(request: JobRequest) -> Job:
         base_model=request.base_model,
         chat_model=request.chat_model,
         method=request.method,
+        modules=request.modules,
         created_at=datetime.now(UTC),
     )

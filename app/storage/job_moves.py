@@ -1,7 +1,8 @@
 """How a job moves between its states: each move is one conditional UPDATE, so that of two who try
 at once exactly one succeeds, whichever process or machine they run on."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -17,10 +18,10 @@ from sqlalchemy import (
 )
 
 from app.domain.errors import JobAlreadyFinished, JobNotFound, LeaseLost
-from app.domain.job import FINAL, Fault, Job, JobKind, JobResult, JobStatus
+from app.domain.job import COALESCED, FINAL, Fault, Job, JobKind, JobResult, JobStatus
 from app.storage.database import utc_now
 from app.storage.rows import fault_json, result_json, to_job
-from app.storage.tables import UtcDateTime, jobs
+from app.storage.tables import UtcDateTime, adapters, jobs
 
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 900.0
@@ -41,21 +42,70 @@ def claim(connection: Connection, job_id: str, *, lease_s: float) -> Job | None:
     move = (
         update(jobs)
         .where(jobs.c.id == job_id, or_(jobs.c.status == "queued", lease_ran_out))
-        .values(
-            status="running",
-            fence=jobs.c.fence + 1,
-            attempts=jobs.c.attempts + 1,
-            modules_done=0,
-            modules_total=0,
-            started_at=func.coalesce(jobs.c.started_at, literal(now, UtcDateTime())),
-            lease_until=now + timedelta(seconds=lease_s),
-        )
+        .values(_claimed(now, lease_s))
     )
     row = connection.execute(move.returning(*jobs.c)).one_or_none()
     if row is None:
         find_job(connection, job_id)
         return None
     return to_job(row)
+
+
+def claim_companions(
+    connection: Connection, job: Job, *, lease_s: float, most: int, most_bytes: int
+) -> list[Job]:
+    """See `Records.claim_companions`. Rows that another transaction is about to take are passed
+    over; SQLite has one writer at a time."""
+    chosen = _companions(connection, job, most=most, most_bytes=most_bytes)
+    if not chosen:
+        return []
+    take = (
+        update(jobs)
+        .where(jobs.c.seq.in_(chosen), jobs.c.status == "queued")
+        .values(_claimed(utc_now(connection), lease_s))
+    )
+    rows = connection.execute(take.returning(*jobs.c)).all()
+    return [to_job(row) for row in sorted(rows, key=lambda row: row.seq)]
+
+
+def _companions(connection: Connection, job: Job, *, most: int, most_bytes: int) -> list[int]:
+    """The oldest that fit; their `seq`s."""
+    own = select(adapters.c.summary).where(adapters.c.id == job.only_adapter)
+    candidates = (
+        select(jobs.c.seq, adapters.c.summary)
+        .join(adapters, jobs.c.adapter == adapters.c.id)
+        .where(
+            jobs.c.status == "queued",
+            jobs.c.fence == 0,
+            jobs.c.kind.in_(COALESCED),
+            jobs.c.base_model == job.base_model,
+            jobs.c.chat_model == job.chat_model,
+        )
+        .order_by(jobs.c.seq)
+        .limit(most)
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+    left = most_bytes - connection.execute(own).scalar_one()["size_bytes"]
+    chosen = []
+    for row in connection.execute(candidates):
+        size = row.summary["size_bytes"]
+        if size <= left:
+            chosen.append(row.seq)
+            left -= size
+    return chosen
+
+
+def _claimed(now: datetime, lease_s: float) -> dict[str, Any]:
+    """What a claim changes."""
+    return {
+        "status": "running",
+        "fence": jobs.c.fence + 1,
+        "attempts": jobs.c.attempts + 1,
+        "modules_done": 0,
+        "modules_total": 0,
+        "started_at": func.coalesce(jobs.c.started_at, literal(now, UtcDateTime())),
+        "lease_until": now + timedelta(seconds=lease_s),
+    }
 
 
 def heartbeat(

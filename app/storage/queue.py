@@ -16,6 +16,7 @@ from app.domain.job import JobKind
 TASK_NAMES: Mapping[JobKind, str] = {
     "patch": "adapter_safety.patch",
     "score": "adapter_safety.score",
+    "alignment": "adapter_safety.alignment",
 }
 QUEUE_NAME = "adapter-safety"
 

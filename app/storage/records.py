@@ -1,19 +1,22 @@
 """The records on SQLAlchemy Core: `Records` of `app.jobs.ports`. Each method is one transaction."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.adapter import ListedAdapter, StoredAdapter
+from app.domain.alignment import ListedPair, PairUsage
 from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound, Unavailable
 from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
 from app.jobs.ports import IdempotencyKey, Page
 from app.storage import job_moves, migrate
+from app.storage.alignment_rows import note_usage, to_listed_pair
 from app.storage.database import Database, utc_now
 from app.storage.pages import read_page
 from app.storage.rows import adapter_values, job_values, to_adapter, to_job, to_listed_adapter
-from app.storage.tables import adapters, idempotency_keys, jobs
+from app.storage.tables import adapters, alignments, idempotency_keys, jobs
 
 
 class SqlRecords:
@@ -103,6 +106,15 @@ class SqlRecords:
         with self._database.write() as connection:
             return job_moves.claim(connection, job_id, lease_s=lease_s)
 
+    def claim_companions(
+        self, job: Job, *, lease_s: float, most: int, most_bytes: int
+    ) -> list[Job]:
+        """Take queued jobs of the same two models, never claimed before, oldest first."""
+        with self._database.write() as connection:
+            return job_moves.claim_companions(
+                connection, job, lease_s=lease_s, most=most, most_bytes=most_bytes
+            )
+
     def heartbeat(
         self, job_id: str, *, fence: int, lease_s: float, modules_done: int, modules_total: int
     ) -> bool:
@@ -161,6 +173,20 @@ class SqlRecords:
         with self._database.write() as connection:
             return job_moves.take_orphans(
                 connection, queued_for_s=queued_for_s, queue_is_short=queue_is_short
+            )
+
+    # ----------------------------------------------------------------------------- alignments
+    def note_alignments(self, usages: Sequence[PairUsage]) -> None:
+        """Keep what a cache holds of each pair now, and add up hits and misses."""
+        with self._database.write() as connection:
+            for usage in usages:
+                note_usage(connection, usage)
+
+    def alignments(self, *, limit: int, cursor: str | None) -> Page[ListedPair]:
+        """Newest first. Raises InvalidField(field="cursor")."""
+        with self._database.read() as connection:
+            return read_page(
+                connection, alignments, to_listed_pair, where=[], limit=limit, cursor=cursor
             )
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The tables of the records: adapters, jobs, idempotency keys. SQLite and PostgreSQL share them."""
+"""The tables of the records: adapters, jobs, keys, alignments. SQLite and PostgreSQL share them."""
 
 from datetime import UTC, datetime
 
@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -76,10 +77,11 @@ jobs = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("kind", String(32), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("adapter", String(64), ForeignKey(adapters.c.id), nullable=False),
+    Column("adapter", String(64), ForeignKey(adapters.c.id)),
     Column("base_model", Text, nullable=False),
     Column("chat_model", Text, nullable=False),
     Column("method", JSON, nullable=False),
+    Column("modules", JSON(none_as_null=True)),  # what an alignment is of
     Column("created_at", UtcDateTime, nullable=False),
     Column("queued_at", UtcDateTime, nullable=False),  # when it was last sent to the queue
     Column("releases", Integer, nullable=False),  # how often it was given back in a row
@@ -110,4 +112,22 @@ idempotency_keys = Table(
         nullable=False,
     ),
     Column("created_at", UtcDateTime, nullable=False),
+)
+
+alignments = Table(
+    "alignments",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of arrival
+    Column("cache_id", String(64), nullable=False),
+    Column("base_digest", String(64), nullable=False),
+    Column("chat_digest", String(64), nullable=False),
+    Column("base_model", Text, nullable=False),  # the names that it was last used under
+    Column("chat_model", Text, nullable=False),
+    Column("modules", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("hits", BigInteger, nullable=False),
+    Column("misses", BigInteger, nullable=False),
+    Column("last_used", UtcDateTime, nullable=False),
+    UniqueConstraint("cache_id", "base_digest", "chat_digest"),
+    sqlite_autoincrement=True,
 )

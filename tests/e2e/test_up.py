@@ -133,6 +133,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(
     client: httpx.Client, adapter: str
 ) -> None:
     busy = submit(client, adapter)["id"]
+    follow(client, busy, lambda name, _: name == "running")  # else the two would go together
     waiting = submit(client, adapter)["id"]
     assert client.get(f"/v1/jobs/{waiting}/report").status_code == 409
     assert client.delete(f"/v1/jobs/{waiting}").json()["status"] == "cancelled"
@@ -193,9 +194,37 @@ def test_a_job_outlives_a_worker_that_is_killed(tmp_path: Path, slow_world: Worl
         sent = http.post("/v1/adapters", files=parts(slow_world.adapter)).json()["id"]
         job = submit(http, sent)["id"]
         follow(http, job, lambda name, _: name == "module")
-        children = [p for p in service.children() if "celery" in " ".join(p.cmdline())]
-        max(children, key=lambda p: p.create_time()).kill()
+        worker_child(service).kill()
         assert follow(http, job, never)[-1][1] == "succeeded"
         ended = http.get(f"/v1/jobs/{job}").json()
     assert (ended["status"], ended["attempts"]) == ("succeeded", 2)
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_jobs_that_went_together_outlive_a_worker_that_is_killed(
+    tmp_path: Path, slow_world: World
+) -> None:
+    """Three wait behind a first, so they go together; each then runs again, and ends once."""
+    settings = {"ADAPTER_SAFETY_LEASE_S": "2", "ADAPTER_SAFETY_RECONCILE_EVERY_S": "1"}
+    with (
+        running(tmp_path, slow_world.base.parent, **settings) as service,
+        httpx.Client(base_url=service.url, timeout=60) as http,
+    ):
+        sent = http.post("/v1/adapters", files=parts(slow_world.adapter)).json()["id"]
+        first = submit(http, sent)["id"]
+        follow(http, first, lambda name, _: name == "running")
+        batch = [submit(http, sent)["id"] for _ in range(3)]
+        for job in batch:
+            follow(http, job, lambda name, _: name == "module")
+        worker_child(service).kill()
+        last = [follow(http, job, never)[-1][1] for job in (first, *batch)]
+        ended = [http.get(f"/v1/jobs/{job}").json() for job in batch]
+    assert last == ["succeeded"] * 4
+    assert [(job["status"], job["attempts"]) for job in ended] == [("succeeded", 2)] * 3
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def worker_child(service: Service) -> psutil.Process:
+    """The process that does the work, the youngest."""
+    children = [p for p in service.children() if "celery" in " ".join(p.cmdline())]
+    return max(children, key=lambda p: p.create_time())

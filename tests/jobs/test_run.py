@@ -9,8 +9,9 @@ from app.domain.adapter import FileEntry
 from app.domain.errors import JobCancelled, NonFiniteTensor, Unavailable
 from app.domain.job import Job, JobResult
 from app.jobs.cancel import cancel
+from app.jobs.held import MAX_ATTEMPTS
 from app.jobs.lease import Lease
-from app.jobs.run import MAX_ATTEMPTS, run_job
+from app.jobs.run import Desk, alone, run_job
 from app.jobs.submit import reconcile
 from app.storage.events import RedisEvents
 from app.storage.records import SqlRecords
@@ -48,7 +49,7 @@ def run(records: SqlRecords, events: RedisEvents) -> Callable[..., str | None]:
     def run_it(
         job: Job, work: Callable[[Job, Lease], JobResult], lease_s: float = 60.0
     ) -> str | None:
-        return run_job(job.id, work, records=records, events=events, lease_s=lease_s)
+        return run_job(job.id, alone(work), Desk(records, events, ListQueue(), lease_s))
 
     return run_it
 

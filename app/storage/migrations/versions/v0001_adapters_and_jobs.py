@@ -1,4 +1,4 @@
-"""Adapters, jobs and idempotency keys."""
+"""Adapters, jobs, idempotency keys and alignments."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,10 +38,11 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
-        sa.Column("adapter", sa.String(length=64), nullable=False),
+        sa.Column("adapter", sa.String(length=64), nullable=True),
         sa.Column("base_model", sa.Text(), nullable=False),
         sa.Column("chat_model", sa.Text(), nullable=False),
         sa.Column("method", sa.JSON(), nullable=False),
+        sa.Column("modules", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("releases", sa.Integer(), nullable=False),
@@ -76,9 +77,37 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_idempotency_keys")),
     )
+    op.create_table(
+        "alignments",
+        sa.Column(
+            "seq",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("cache_id", sa.String(length=64), nullable=False),
+        sa.Column("base_digest", sa.String(length=64), nullable=False),
+        sa.Column("chat_digest", sa.String(length=64), nullable=False),
+        sa.Column("base_model", sa.Text(), nullable=False),
+        sa.Column("chat_model", sa.Text(), nullable=False),
+        sa.Column("modules", sa.Integer(), nullable=False),
+        sa.Column("size_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("hits", sa.BigInteger(), nullable=False),
+        sa.Column("misses", sa.BigInteger(), nullable=False),
+        sa.Column("last_used", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_alignments")),
+        sa.UniqueConstraint(
+            "cache_id",
+            "base_digest",
+            "chat_digest",
+            name=op.f("uq_alignments_cache_id_base_digest_chat_digest"),
+        ),
+        sqlite_autoincrement=True,
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("alignments")
     op.drop_table("idempotency_keys")
     op.drop_index(op.f("ix_jobs_status_seq"), "jobs")
     op.drop_table("jobs")

@@ -1,0 +1,75 @@
+"""The modules of two models, by the checkpoints' own tensor names: for work without an adapter."""
+
+from collections.abc import Iterator, Sequence
+
+from app.domain.adapter import DTYPE_BYTES, module_order
+from app.domain.alignment import AlignedModule
+from app.domain.architecture import is_embedding, is_output_head, is_stored_transposed
+from app.domain.checkpoint import Checkpoint
+from app.domain.errors import InvalidField, ModulesNotInModel
+from app.intake.preflight import CHAT, check_fit
+
+WEIGHT = ".weight"
+
+
+def named_modules(
+    names: Sequence[str], base: Checkpoint, chat: Checkpoint, base_id: str, chat_id: str
+) -> list[AlignedModule]:
+    """The modules that `names` mean, each a full name or the end of one (`q_proj`), as PEFT reads
+    `target_modules`; in module order.
+
+    Raises what `check_fit` raises, also where a name means nothing.
+    """
+    known = {module.name: module for module in _of_checkpoint(chat)}
+    found: dict[str, AlignedModule] = {}
+    for name in names:
+        meant = [module for full, module in known.items() if f".{full}".endswith(f".{name}")]
+        whole = _of_weight(chat, name)
+        if not meant and whole is None:
+            raise ModulesNotInModel(field=CHAT, model=chat_id, modules=[name])
+        found |= {module.name: module for module in ([whole] if whole else meant)}
+    return _checked(list(found.values()), base, chat, base_id, chat_id)
+
+
+def shared_modules(
+    base: Checkpoint, chat: Checkpoint, base_id: str, chat_id: str
+) -> list[AlignedModule]:
+    """Every 2-D weight that both models have in one shape, embeddings and output heads aside; in
+    module order. Raises InvalidField where there is none, and what `check_fit` raises."""
+    found = [
+        module
+        for module in _of_checkpoint(chat)
+        if module.layer_type == "linear"
+        and not is_output_head(module.name)
+        and _of_weight(base, module.name) == module
+    ]
+    if not found:
+        raise InvalidField(field=CHAT, reason="has no module in common with base_model")
+    return _checked(found, base, chat, base_id, chat_id)
+
+
+def _checked(
+    modules: list[AlignedModule], base: Checkpoint, chat: Checkpoint, base_id: str, chat_id: str
+) -> list[AlignedModule]:
+    check_fit(modules, base, chat, base_id, chat_id)
+    return sorted(modules, key=lambda module: module_order(module.name))
+
+
+def _of_checkpoint(checkpoint: Checkpoint) -> Iterator[AlignedModule]:
+    for name in checkpoint.tensors:
+        module = _of_weight(checkpoint, name.removesuffix(WEIGHT))
+        if name.endswith(WEIGHT) and module:
+            yield module
+
+
+def _of_weight(checkpoint: Checkpoint, name: str) -> AlignedModule | None:
+    """The module whose weight a projector could be made of; None where there is none."""
+    weight = checkpoint.weight(name)
+    if weight is None or len(weight.entry.shape) != 2 or weight.entry.dtype not in DTYPE_BYTES:
+        return None
+    rows, columns = weight.entry.shape
+    if is_embedding(name):
+        return AlignedModule(name, columns, rows, "embedding")
+    if is_stored_transposed(checkpoint.model_type, name):
+        return AlignedModule(name, columns, rows)
+    return AlignedModule(name, rows, columns)

@@ -1,0 +1,103 @@
+"""A job that this worker has claimed: its lease, and the one way in which it ends."""
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+from app.domain.errors import (
+    AdapterSafetyError,
+    JobCancelled,
+    LeaseLost,
+    TooManyAttempts,
+    Unavailable,
+)
+from app.domain.job import Fault, Job, JobResult, JobStatus
+from app.jobs.lease import Lease
+from app.jobs.ports import Events, Records
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_ATTEMPTS = 3  # because a job that killed its worker three times will do so again
+
+
+class Held:
+    """Ends once, by its own: nothing here raises into the other jobs of a batch."""
+
+    def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
+        self.job = job
+        self.lease = Lease(job, records=records, events=events, lease_s=lease_s)
+        self.is_open = True
+        self.status: JobStatus | None = None  # what it ended as, where that was ours to say
+        self._records, self._events = records, events
+
+    def __enter__(self) -> "Held":
+        self.lease.__enter__()
+        started = {"status": "running", "attempt": self.job.attempts}
+        self._events.publish(self.job.id, "running", started)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.lease.__exit__(kind, error, traceback)
+
+    def attempt(self, step: Callable[[], T]) -> T | None:
+        """The step's value; None where it raised a known error, which has ended this job."""
+        try:
+            return step()
+        except AdapterSafetyError as error:
+            self.stop(error)
+            return None
+
+    def check(self) -> bool:
+        """True; raises TooManyAttempts, JobCancelled, LeaseLost where there is nothing to do."""
+        if self.job.attempts > MAX_ATTEMPTS:
+            raise TooManyAttempts(attempts=MAX_ATTEMPTS)
+        self.lease.check()
+        return True
+
+    def succeed(self, result: JobResult) -> None:
+        self._close(lambda: self._finish("succeeded", result=result))
+
+    def stop(self, error: AdapterSafetyError) -> None:
+        """End as the error says: cancelled, failed, back in the queue, or left to its new owner."""
+        if isinstance(error, JobCancelled):
+            self._close(lambda: self._finish("cancelled"))
+        elif isinstance(error, LeaseLost):
+            logger.warning("job %s was taken over by another worker", self.job.id)
+            self.is_open = False
+        elif isinstance(error, Unavailable):
+            logger.warning("job %s goes back to the queue: %s", self.job.id, error)
+            self.give_back()
+        else:
+            self._close(lambda: self._finish("failed", fault=Fault.of(error)))
+
+    def give_back(self) -> None:
+        """Queued again, the attempt not counted."""
+        self._close(lambda: self._records.release(self.job.id, fence=self.job.fence))
+
+    def _close(self, move: Callable[[], None]) -> None:
+        """Where the database is away the job stays as it is until its lease lapses."""
+        self.is_open = False
+        try:
+            move()
+        except LeaseLost:
+            logger.warning("job %s was finished by another worker", self.job.id)
+        except Unavailable as error:
+            logger.warning("the end of job %s is not recorded: %s", self.job.id, error)
+
+    def _finish(
+        self, status: JobStatus, *, result: JobResult | None = None, fault: Fault | None = None
+    ) -> None:
+        """The record first: an event only tells what the database already holds."""
+        job = self.job
+        self._records.finish(job.id, fence=job.fence, status=status, result=result, fault=fault)
+        self.status = status
+        problem = {"problem": {"code": fault.code, "detail": fault.detail}} if fault else {}
+        self._events.publish(job.id, status, {"status": status, **problem})
