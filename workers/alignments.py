@@ -42,6 +42,10 @@ class Alignments:
             applied = self._applied(v, columns[: v.d_out], projection)
         return applied.beyond(columns, projection)
 
+    def close(self) -> None:
+        if self.shelf:
+            self.shelf.close()
+
     @contextmanager
     def naming_the_culprit(self, module: str) -> Iterator[None]:
         """Raises NonFiniteTensor where the block finds that `V` is not finite."""
@@ -49,10 +53,6 @@ class Alignments:
             yield
         except DifferenceNotFinite:
             raise _culprit(self.models, module) from None
-
-    def close(self) -> None:
-        if self.shelf:
-            self.shelf.close()
 
     def _applied(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
         if self.shelf is None or not can_be_kept(v, projection):
