@@ -24,6 +24,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.modules
+	$(BIN)/python -m tests.benchmarks.device
 	$(BIN)/python -m tests.benchmarks.whole_process
 
 format: $(READY)
