@@ -35,8 +35,10 @@ from app.domain.checkpoint import Checkpoint
 from app.domain.errors import (
     AdapterSafetyError,
     AdapterShapesDiffer,
+    CheckpointRefused,
     ConfigRefused,
     ModulesNotInModel,
+    RankMismatch,
     TensorRefused,
     UnsupportedAdapter,
 )
@@ -111,6 +113,46 @@ def said(**changes: object) -> Change:
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     return write
+
+
+def one_of(name: str) -> Callable[[str], str]:
+    """The first module's `lora_A` gets another tool's name."""
+    return lambda key: name if key.endswith("layers.0.self_attn.q_proj.lora_A.weight") else key
+
+
+def changed_config(folder: Path, **changes: object) -> None:
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**said, **changes}))
+
+
+def in_float8(world: World) -> None:
+    path = world.chat / "model.safetensors"
+    tensors = {
+        name: tensor.to(torch.float8_e4m3fn) if "proj" in name else tensor
+        for name, tensor in load_file(path).items()
+    }
+    save_file(tensors, path, {"format": "pt"})
+    changed_config(world.chat, quantization_config={"quant_method": "fp8"})
+
+
+def of_another_family(world: World) -> None:
+    changed_config(world.chat, model_type="mistral")
+
+
+def in_shards(world: World) -> Path:
+    """The second shard of the chat model."""
+    load(world, world.chat).save_pretrained(world.chat, max_shard_size="20KB")
+    (world.chat / "model.safetensors").unlink(missing_ok=True)
+    return next(world.chat.glob("model-00002-of-*.safetensors"))
+
+
+def without_a_shard(world: World) -> None:
+    in_shards(world).unlink()
+
+
+def with_a_shard_cut_short(world: World) -> None:
+    shard = in_shards(world)
+    shard.write_bytes(shard.read_bytes()[:-8])
 
 
 def with_a_smaller_base(world: World) -> None:
@@ -264,6 +306,10 @@ SUPPORTED = (
         {"target_modules": ["embed_tokens", "q_proj"], "use_dora": True}),
     Row("llama", "embedding and head, resized vocabulary", "V is of the tokens that all have",
         {"target_modules": ["embed_tokens", "lm_head", "q_proj"]}, with_a_smaller_base),
+    Row("llama", "fan_in_fan_out true", "the model decides; PEFT corrects it as well", Q_V,
+        said(fan_in_fan_out=True)),
+    Row("gpt2", "fan_in_fan_out false", "the model decides; PEFT corrects it as well", ALL,
+        said(fan_in_fan_out=False)),
     Row("qwen2", "lora_bias", "projected with its module",
         {**Q_V, "lora_bias": True, "use_rslora": True}),
     Row("tied qwen2", "lm_head, saved with its full weight",
@@ -327,6 +373,32 @@ REFUSED = (
         keys(only_a_named),
         (UnsupportedAdapter, r"beside keys without.*tensor .*q_proj\.lora_B\.weight"),
     ),
+    *(
+        Row("llama", f"init_lora_weights {name}", "it changes the base model's weights", Q_V,
+            said(init_lora_weights=name), (UnsupportedAdapter, rf"{shown}.*save_pretrained"))
+        for name, shown in {"pissa": "PiSSA", "pissa_niter_16": "PiSSA", "olora": "OLoRA",
+                            "corda": "CorDA", "lora_ga": "LoRA-GA"}.items()
+    ),
+    Row("llama", "init_lora_weights loftq", "it replaces the base model's weights", Q_V,
+        said(init_lora_weights="loftq"), (UnsupportedAdapter, "LoftQ")),
+    Row("llama", "a rank that the tensors do not have", "", Q_V, said(r=5),
+        (RankMismatch, r"q_proj: adapter_config.json says rank 5, .*lora_A\.weight has 4")),
+    Row("llama", "a rank_pattern that the tensors do not have", "", Q_V,
+        said(rank_pattern={"v_proj": 7}), (RankMismatch, r"v_proj: .* rank 7, .* has 4")),
+    Row("llama", "kohya's keys beside PEFT's", "", Q_V, keys(one_of("lora_unet_q.lora_up.weight")),
+        (UnsupportedAdapter, r"kohya's format.*lora_unet_q\.lora_up\.weight")),
+    Row("llama", "diffusers' keys beside PEFT's", "", Q_V, keys(one_of("q.lora.up.weight")),
+        (UnsupportedAdapter, r"diffusers' format.*q\.lora\.up\.weight")),
+    Row("llama", "another PEFT method", "IA3, AdaLoRA, prompt tuning, ...", Q_V,
+        said(peft_type="IA3"), (UnsupportedAdapter, "PEFT type IA3")),
+    Row("llama", "chat model in float8", "quantised: method, tensor and dtype are named", Q_V,
+        in_float8, (CheckpointRefused, r"quantised by fp8: tensor .*q_proj\.weight has dtype F8")),
+    Row("llama", "base and chat model of different families", "", Q_V, of_another_family,
+        (CheckpointRefused, "model_type is mistral, the base model's is llama")),
+    Row("llama", "a shard that is missing", "", Q_V, without_a_shard,
+        (CheckpointRefused, r"model-00002.*is missing, though model\.safetensors\.index\.json")),
+    Row("llama", "a shard that was cut short", "", Q_V, with_a_shard_cut_short,
+        (CheckpointRefused, r"model-00002.*cut short: 8 bytes")),
     Row("llama", "DoRA without use_dora", "", {**Q_V, "use_dora": True}, said(use_dora=False),
         (TensorRefused, r"q_proj\.lora_magnitude_vector.*no use_dora")),
     Row("llama", "use_dora without magnitudes", "", Q_V, said(use_dora=True),
@@ -365,6 +437,8 @@ REFUSED = (
 PEFTS_WARNINGS = (
     pytest.mark.filterwarnings("ignore:Model (has|with) `tie_word_embeddings=True`"),
     # because PEFT tells that merging a tied head needs care, which `untie` below takes
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to"),
+    # because PEFT tells that it corrects the value
     pytest.mark.filterwarnings("ignore:.*LoRA tensor.s. have invalid shape.*lora_B.bias"),
     # because PEFT 0.21 forgets that the bias of lora_bias has one axis
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),
