@@ -30,7 +30,8 @@ def print_report(report: Mapping[str, Any]) -> None:
     console.print(_table(report, MEASURES if console.width >= WIDE else NARROW_MEASURES))
     summary = report["summary"]
     console.print(
-        f"{summary['projected']} projected, {summary['kept']} kept, {summary['skipped']} skipped "
+        f"verdict {report['verdict']}: {summary['projected']} projected, {summary['kept']} kept, "
+        f"{summary['skipped']} skipped "
         f"of {summary['modules']} modules; mean cosine {number(summary['mean_cosine'])}, "
         f"median retained energy {number(summary['median_retained_energy'])}",
         highlight=False,

@@ -23,6 +23,7 @@ COLUMNS = (
     "update_norm",
     "alignment_norm",
     "pdst",
+    "alignment",
     "decision",
     "reason",
 )
