@@ -23,7 +23,9 @@ check: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks.approximate
+	$(BIN)/python -m tests.benchmarks.modules
+	$(BIN)/python -m tests.benchmarks.device
+	$(BIN)/python -m tests.benchmarks.whole_process
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

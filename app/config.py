@@ -46,6 +46,12 @@ class Settings(BaseSettings):
         description="Most bytes of the alignment cache, the least recently used go first; 0 keeps "
         "nothing.",
     )
+    device_cache_bytes: int = Field(
+        default=16 << 30,
+        ge=0,
+        description="Most bytes of a CUDA device's memory that a worker keeps alignments in; 0 "
+        "works on the CPU alone.",
+    )
     max_upload_bytes: int = Field(
         default=4 << 30, ge=1, description="Largest adapter upload in bytes."
     )

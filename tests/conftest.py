@@ -22,6 +22,11 @@ torch.set_num_threads(1)  # because two cores serve the tests' own processes too
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session")
 def llama_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A tiny Llama pair and its adapter; read only."""

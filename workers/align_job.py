@@ -54,14 +54,12 @@ class AlignJob:
     ) -> list[Warmed]:
         done: list[Warmed] = []
         with (
-            ExitStack() as open_shelf,
+            ExitStack() as files,
             torch_threads(self.threads),
             open_pair(chat.checkpoint, base.checkpoint) as models,
         ):
             shelf = self.shelves(pair_of(base, chat)) if self.shelves else None
-            if shelf:
-                open_shelf.enter_context(closing(shelf))
-            alignments = Alignments(models, Scratch(), shelf)
+            alignments = files.enter_context(closing(Alignments(models, Scratch(), shelf)))
             for module in modules:
                 done.append(warm(alignments, module, job.method.projection))
                 told = {"module": module.name, "source": done[-1].source}

@@ -10,18 +10,20 @@ from torch import Tensor
 
 from app.alignment.approximate import HELD_BYTES, scaled
 from app.alignment.blocks import Scratch
+from app.alignment.device import DeviceCache
 from app.alignment.difference import Difference
 from app.alignment.gram import gram_bytes
-from app.alignment.panels import apply_panels, hold, kept_bytes
+from app.alignment.panels import PanelLayout, apply_panels, hold, kept_bytes
 from app.alignment.projection import Applied, DifferenceNotFinite, apply, apply_directions
 from app.alignment.subspace import directions, spectrum
 from app.domain.adapter import LoraModule
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Projection
-from app.storage.alignment_entry import DamagedEntry
+from app.storage.alignment_entry import DamagedEntry, Entry
 from workers.checkpoints import ModelPair, read_tensor
-from workers.kept import directions_to_keep, form_of, kept_in, panels_to_keep
+from workers.kept import KeptPanels, directions_to_keep, form_of, kept_in, panels_to_keep
 from workers.shelf import Shelf
+from workers.sources import source_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Alignments:
 
     models: ModelPair
     scratch: Scratch
-    shelf: Shelf | None = None  # None keeps nothing
+    shelf: Shelf | None = None  # None keeps nothing on disk
+    memory: DeviceCache | None = None  # of a worker with an accelerator, from job to job
 
     def apply(self, module: LoraModule, columns: Tensor, projection: Projection) -> Applied:
         """`C @ columns` for `columns` `(d_out, n)`, which may be several adapters' side by side.
@@ -42,6 +45,10 @@ class Alignments:
             applied = self._applied(v, columns[: v.d_out], projection)
         return applied.beyond(columns, projection)
 
+    def close(self) -> None:
+        if self.shelf:
+            self.shelf.close()
+
     @contextmanager
     def naming_the_culprit(self, module: str) -> Iterator[None]:
         """Raises NonFiniteTensor where the block finds that `V` is not finite."""
@@ -51,11 +58,26 @@ class Alignments:
             raise _culprit(self.models, module) from None
 
     def _applied(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
-        if self.shelf is None or not can_be_kept(v, projection):
+        if not can_be_kept(v, projection):
             return apply(v, columns, projection, self.scratch)
+        if found := self._in_memory(v, columns, projection):
+            return found
+        if self.shelf is None:
+            return self._computed(v, columns, projection)
         return self._kept(v, columns, projection, self.shelf) or self._first(
             v, columns, projection, self.shelf
         )
+
+    def _in_memory(self, v: Difference, columns: Tensor, projection: Projection) -> Applied | None:
+        if self.memory is None or projection.projector != "approximate":
+            return None
+        found = self.memory.find(source_of(v))
+        return found.apply(columns) if found else None
+
+    def _remember(self, v: Difference, layout: PanelLayout, panels: Tensor, norm: float) -> None:
+        """For the next job, where there is a device to keep it on."""
+        if self.memory is not None and (source := source_of(v)).settled:
+            self.memory.keep(source, layout, panels, norm)
 
     def _first(
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
@@ -66,9 +88,7 @@ class Alignments:
             if kept is not None:
                 return kept
             shelf.misses += 1
-            if projection.projector == "approximate":
-                return self._approximate(v, columns, shelf)
-            return self._directions(v, columns, projection, shelf)
+            return self._computed(v, columns, projection)
 
     def _kept(
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
@@ -79,7 +99,7 @@ class Alignments:
                 continue
             with closing(entry):
                 try:
-                    applied = kept_in(entry, projection).apply(columns, self.scratch)
+                    applied = self._of_entry(v, entry, columns, projection)
                 except (DamagedEntry, KeyError, TypeError, ValueError):
                     shelf.drop(entry)
                     continue
@@ -88,20 +108,34 @@ class Alignments:
             return applied
         return None
 
-    def _approximate(self, v: Difference, columns: Tensor, shelf: Shelf) -> Applied:
+    def _of_entry(
+        self, v: Difference, entry: Entry, columns: Tensor, projection: Projection
+    ) -> Applied:
+        kept = kept_in(entry, projection)
+        applied = kept.apply(columns, self.scratch)  # which has checked every byte
+        if isinstance(kept, KeptPanels):
+            self._remember(v, kept.panels.layout, kept.panels.stored.tensor, kept.norm)
+        return applied
+
+    def _computed(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
+        if projection.projector == "approximate":
+            return self._approximate(v, columns)
+        return self._directions(v, columns, projection)
+
+    def _approximate(self, v: Difference, columns: Tensor) -> Applied:
         panels, rounding = hold(v, self.scratch)
         product, squared = apply_panels(panels, columns, self.scratch)
         norm = finite_norm(math.sqrt(squared), v)
         if norm:
-            shelf.keep(v, "panels", panels_to_keep(panels, norm, rounding))
+            self._remember(v, panels.layout, panels.tensor, norm)
+            if self.shelf:
+                self.shelf.keep(v, "panels", panels_to_keep(panels, norm, rounding))
         return Applied(scaled(product, norm), norm)
 
-    def _directions(
-        self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
-    ) -> Applied:
+    def _directions(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
         found = directions(spectrum(v), projection)
-        if finite_norm(found.norm, v):
-            shelf.keep(v, form_of(projection), directions_to_keep(found))
+        if finite_norm(found.norm, v) and self.shelf:
+            self.shelf.keep(v, form_of(projection), directions_to_keep(found))
         return apply_directions(found, columns, projection)
 
 

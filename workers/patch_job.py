@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from app.alignment.device import DeviceCache
 from app.domain.adapter import REPORT_FILE, AdapterManifest, FileEntry, StoredAdapter
 from app.domain.job import Job, JobResult
 from app.domain.report import ReportKind
@@ -27,6 +28,7 @@ class PatchJobs:
     folder_of: Callable[[Job], Path]  # empty, of this job alone
     threads: int
     shelves: Shelves | None
+    memory: DeviceCache | None = None
     _opened: dict[str, NamedCheckpoint] = field(default_factory=dict)
 
     def run(self, held: Sequence[Held]) -> None:
@@ -34,7 +36,7 @@ class PatchJobs:
         prepared = [each.attempt(partial(self._run, each)) for each in held]
         runs = [run for run in prepared if run]
         if runs:
-            examine(runs, threads=self.threads, shelves=self.shelves)
+            examine(runs, threads=self.threads, shelves=self.shelves, memory=self.memory)
 
     def _run(self, held: Held) -> Run:
         """Raises what fetching and checking raise, and `Stopped` where the lease says so."""

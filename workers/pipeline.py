@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from app.alignment.blocks import Scratch, torch_threads
+from app.alignment.device import DeviceCache
 from app.domain.adapter import module_order
 from app.domain.errors import AdapterSafetyError
 from app.domain.report import Report
@@ -61,7 +62,13 @@ def _alone(run: Run, threads: int, shelves: Shelves | None) -> Report:
     return run.result()
 
 
-def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None) -> None:
+def examine(
+    runs: Sequence[Run],
+    *,
+    threads: int,
+    shelves: Shelves | None = None,
+    memory: DeviceCache | None = None,
+) -> None:
     """Bring each run to its report or its fault, each as soon as it is through. All are of the same
     two models.
 
@@ -76,9 +83,8 @@ def examine(runs: Sequence[Run], *, threads: int, shelves: Shelves | None = None
         for run in runs:
             files.enter_context(closing(run))
         shelf = shelves(pair_of(base, chat)) if shelves else None
-        if shelf:
-            files.enter_context(closing(shelf))
-        _walk(runs, Alignments(models, Scratch(), shelf))
+        alignments = files.enter_context(closing(Alignments(models, Scratch(), shelf, memory)))
+        _walk(runs, alignments)
 
 
 def pair_of(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import torch
+
+from app.alignment.device import DeviceCache
 from app.config import Settings
 from app.domain.errors import Unavailable
 from app.domain.job import Job, JobResult, JobStatus
@@ -55,6 +58,7 @@ class Runtime:
     threads: int
     cache: AlignmentCache | None
     turns: Turns
+    memory: DeviceCache | None = None
 
     def run(self, job_id: str) -> JobStatus | None:
         """Run a job to its end, and those that can go with it. None when there was nothing to
@@ -79,6 +83,7 @@ class Runtime:
             folder_of=lambda job: folders[job.id],
             threads=self.threads,
             shelves=used.shelf if self.cache else None,
+            memory=self.memory,
         ).run(held)
         self._note(used)
 
@@ -130,6 +135,7 @@ def make_runtime(settings: Settings) -> Runtime:
         threads=settings.resolved_threads,
         cache=_cache(settings),
         turns=RedisTurns(settings.resolved_redis_url),
+        memory=_memory(settings),
     )
 
 
@@ -143,6 +149,14 @@ def _desk(settings: Settings) -> Desk:
         lease_s=settings.lease_s,
         coalesce=settings.coalesce,
     )
+
+
+def _memory(settings: Settings) -> DeviceCache | None:
+    """Where there is a CUDA device, and it is wanted."""
+    if settings.device_cache_bytes == 0 or not torch.cuda.is_available():
+        return None
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return DeviceCache(torch.device("cuda"), settings.device_cache_bytes)
 
 
 def _cache(settings: Settings) -> AlignmentCache | None:

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.exits import FAILED, fail
-from app.cli.remote import unpack_patched
 from app.cli.tables import print_report
-from app.client import Client
 
 READY = "adapter-safety is ready at "
+if TYPE_CHECKING:
+    from app.client import Client
+
 STOP_WITHIN_S = 60.0
 
 
@@ -28,7 +29,9 @@ def demo(
     """Make a tiny base, chat and adapter, patch it through the real service, prove the result."""
     out.mkdir(parents=True, exist_ok=True)
     data = out.absolute() / "data"
-    from app.demo.world import make_world  # here, because this imports torch, transformers and peft
+    # here, because these import torch, transformers, peft and an HTTP client
+    from app.client import Client
+    from app.demo.world import make_world
 
     typer.echo("1/4 training a tiny base model, a chat model and a LoRA adapter")
     world = make_world(data / "models" / "demo", out / "adapter")
@@ -46,7 +49,7 @@ def demo(
     _say_where(world.adapter, patched, archive)
 
 
-def _patch(client: Client, adapter: Path) -> dict[str, Any]:
+def _patch(client: "Client", adapter: Path) -> dict[str, Any]:
     """Submit with half of the modules selected, and follow to the end."""
     uploaded = client.upload(adapter)
     select = {"by": "count", "value": len(uploaded["modules"]) // 2}
@@ -88,6 +91,8 @@ def _ready_url(process: "subprocess.Popen[str]") -> str:
 def _unpacked(archive: Path, folder: Path) -> Path:
     """The patched adapter, in place of an earlier demo's."""
     shutil.rmtree(folder, ignore_errors=True)
+    from app.cli.remote import unpack_patched
+
     unpack_patched(archive, folder)
     return folder
 

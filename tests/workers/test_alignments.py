@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from app.alignment.blocks import Scratch
+from app.alignment.device import DeviceCache
 from app.domain.adapter import LoraModule, TensorEntry
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Method, Projection
@@ -239,9 +241,11 @@ def test_a_full_cache_evicts_and_goes_on(models: Path) -> None:
 # ------------------------------------------------------------------------------- several processes
 WORKER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 import app.storage.alignment_cache as alignment_cache
 from app.alignment.blocks import Scratch
+from app.alignment.device import DeviceCache
 from app.storage.turns import RedisTurns
 from tests.workers import test_alignments as t
 
@@ -298,3 +302,44 @@ def test_workers_on_one_folder_that_evict_each_others_entries_still_agree(
     found = together(3, models, redis_url, limit_bytes=size * 2, rounds=15)
     assert sum(computed + taken for computed, taken in found) == 3 * 15 * len(SHAPES)
     assert sum(computed for computed, _ in found) > len(SHAPES)  # some had been evicted
+
+
+# --------------------------------------------------------------------------------- device's memory
+def test_the_next_job_finds_the_alignment_in_the_devices_memory(models: Path) -> None:
+    memory = DeviceCache(torch.device("cpu"), 1 << 30)
+    plain = applied(models, None, "tall")
+    sources = []
+    for kept in (cache(models), None, cache(models)):
+        with opened(models, kept) as alignments:
+            found = replace(alignments, memory=memory).apply(
+                module("tall"), columns("tall"), APPROXIMATE
+            )
+        sources.append(found.source)
+        error = torch.linalg.norm(found.product - plain[0])
+        assert error < 2e-6 * torch.linalg.norm(plain[0])
+        assert found.alignment_norm == plain[1]
+    assert sources == ["computed", "memory", "memory"]
+
+
+def test_what_comes_from_the_cache_goes_to_the_devices_memory_too(models: Path) -> None:
+    applied(models, cache(models), "tall")
+    memory = DeviceCache(torch.device("cpu"), 1 << 30)
+    with opened(models, cache(models)) as alignments:
+        remembering = replace(alignments, memory=memory)
+        taken = [
+            remembering.apply(module("tall"), columns("tall"), APPROXIMATE).source for _ in range(2)
+        ]
+    assert taken == ["cache", "memory"]
+
+
+def test_changed_weights_are_not_taken_from_memory(models: Path) -> None:
+    memory = DeviceCache(torch.device("cpu"), 1 << 30)
+    with opened(models, None) as alignments:
+        replace(alignments, memory=memory).apply(module("tall"), columns("tall"), APPROXIMATE)
+    write_model(models / "chat", 2)
+    with opened(models, None) as alignments:
+        found = replace(alignments, memory=memory).apply(
+            module("tall"), columns("tall"), APPROXIMATE
+        )
+    assert found.source == "computed"
+    assert torch.equal(found.product, applied(models, None, "tall")[0])

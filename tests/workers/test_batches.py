@@ -27,10 +27,10 @@ from app.jobs.cancel import cancel
 from app.jobs.retrieve import read_whole
 from app.storage import migrate
 from tests.factory import World, save_adapter
+from tests.reports import TOLERANCE, assert_alike, wherever_from
 from tests.samples import a_job
 from workers.runtime import Runtime, make_runtime
 
-TOLERANCE = 1e-6  # because matrix products of other widths round otherwise
 ALL = Selection("all", None)
 EVERYTHING = Method(select=ALL)
 
@@ -75,10 +75,7 @@ class Bench:
         """Without what may differ: where the alignments came from."""
         result = self.job(job).result
         assert result
-        report = json.loads(read_whole(result.report, self.runtime.artifacts))
-        for layer in report["layers"]:
-            del layer["alignment"]
-        return report
+        return wherever_from(json.loads(read_whole(result.report, self.runtime.artifacts)))
 
     def weights(self, job: Job) -> dict[str, Tensor]:
         result = self.job(job).result
@@ -153,22 +150,6 @@ def submitted(bench: Bench, adapters: Mapping[str, Path]) -> dict[str, Job]:
         "score": bench.submit(adapters["wide"], kind="score"),
         "the same again": bench.submit(adapters["plain"]),
     }
-
-
-def assert_alike(one: Any, other: Any) -> None:
-    """Equal, numbers within the tolerance; a sentence may quote a number's last digit."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one.keys() - {"reason"}:
-            assert_alike(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_alike(a, b)
-    elif isinstance(one, float):
-        assert one == pytest.approx(other, rel=TOLERANCE, abs=TOLERANCE)
-    else:
-        assert one == other
 
 
 def assert_close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
