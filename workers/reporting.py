@@ -1,6 +1,6 @@
 """From outcomes to the report: each module's numbers; `app.jobs.decide` draws the conclusions."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, TypedDict
@@ -52,8 +52,9 @@ def build_report(
     method: Method,
     outcomes: Sequence[Outcome],
     kind: ReportKind,
+    untrained: Set[str] = frozenset(),
 ) -> Report:
-    """`outcomes` are in the manifest's module order."""
+    """`outcomes` are in the manifest's module order; `untrained` are tensors that are all zero."""
     pairs = zip(manifest.modules, outcomes, strict=True)
     undecided = Report(
         adapter=AdapterReference(manifest.id, manifest.base_model_name, manifest.dropped_keys),
@@ -62,7 +63,7 @@ def build_report(
         method=method_reference(method),
         summary=NOT_YET,
         layers=[_layer(module, outcome) for module, outcome in pairs],
-        unscreened=_unscreened(manifest, method, outcomes),
+        unscreened=_unscreened(manifest, method, outcomes, untrained),
         warnings=[],
         versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
         serving=serving_of(manifest),
@@ -72,9 +73,9 @@ def build_report(
 
 
 def _unscreened(
-    manifest: AdapterManifest, method: Method, outcomes: Sequence[Outcome]
+    manifest: AdapterManifest, method: Method, outcomes: Sequence[Outcome], untrained: Set[str]
 ) -> list[Unscreened]:
-    """The full weights, and what a skipped module has beside its update."""
+    """The full weights, and what a skipped module has beside its update, unless that is zero."""
     decision: Literal["kept", "dropped"] = "kept" if method.full_weights == "keep" else "dropped"
     full = [
         Unscreened(weight.name, f"a full weight ({weight.feature})", decision)
@@ -85,7 +86,7 @@ def _unscreened(
         for module, outcome in zip(manifest.modules, outcomes, strict=True)
         if isinstance(outcome, Skipped)
         for entry in (module.bias, module.magnitude)
-        if entry
+        if entry and entry.name not in untrained
     ]
     return full + passed_over
 

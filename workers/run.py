@@ -1,6 +1,6 @@
 """One adapter's way through the pipeline: its tensors in, its outcomes and its files out."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,7 @@ from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, Tensor
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
-from app.domain.report import TIED, ModelReference, Report, ReportKind
+from app.domain.report import TIED, TIED_TO_HEAD, ModelReference, Report, ReportKind
 from workers.checkpoints import ModelPair, finite, read_tensor
 from workers.patched_weights import PatchedWeights, patched_weights
 from workers.reporting import Outcome, Scored, build_report
@@ -124,12 +124,20 @@ class Run:
         given = self.given
         outcomes = [self._outcomes[module.name] for module in given.manifest.modules]
         references = (given.base.reference, given.chat.reference)
-        report = build_report(given.manifest, *references, given.method, outcomes, self.kind)
+        report = build_report(
+            given.manifest, *references, given.method, outcomes, self.kind, self._zero_biases()
+        )
         if self.kind == "patch":
             chosen = [m.module for m in report.layers if m.decision == "projected"]
             places = [entry for name in chosen for entry in _replaced(self.modules[name])]
             self._weights.publish(places, self.out / WEIGHTS_FILE, _dropped(given))
         self.report = report
+
+    def _zero_biases(self) -> Set[str]:
+        """Of modules that were skipped."""
+        skipped = (m for m in self.modules.values() if isinstance(self._outcomes[m.name], Skipped))
+        entries = (module.bias for module in skipped if module.bias)
+        return {entry.name for entry in entries if not bool(self._factor(entry).any())}
 
     def result(self) -> Report:
         """The report. Raises what went wrong with this run."""
@@ -167,31 +175,34 @@ class Run:
         if isinstance(found, Skipped):
             return found
         final = replacement(pair, found, method)
-        self._propose_vectors(module, applied, found, models)
+        rounding = [self._weights.propose(module.lora_b, final)]
+        rounding += self._propose_vectors(module, applied, found, models)
         return Scored(
             measures=found.measures,
             alignment_norm=found.alignment_norm,
             note="; ".join(filter(None, [*_notes(module, models), found.note])),
-            rounding=self._weights.propose(module.lora_b, final),
+            rounding=None if None in rounding else max(filter(None, rounding), default=0.0),
             pdst_if_selected=distance_figure(final, found.c_b),
             alignment=found.source,
         )
 
     def _propose_vectors(
         self, module: LoraModule, applied: Applied, found: Projected, models: ModelPair
-    ) -> None:
-        """What the module's own bias and its magnitude become, where it has them."""
+    ) -> Iterator[float | None]:
+        """What the module's own bias and its magnitude become, where it has them; the relative
+        error of each in the adapter's own dtype."""
         bias, magnitude = self._vector(module.bias), self._vector(module.magnitude)
         method = self.given.method
         if module.bias and bias is not None:
             retained = found.measures.retained_energy
             c_bias = applied.product[:, module.rank :]
             final = replaced(bias[:, None], c_bias, retained, method)
-            self._weights.propose(module.bias, final[:, 0])
+            yield self._weights.propose(module.bias, final[:, 0])
         if module.magnitude and magnitude is not None:
             chat = models.chat.weight(module.name)
             norms = weight_norms(chat, transposed=models.is_transposed(module))
-            self._weights.propose(module.magnitude, replaced_magnitude(magnitude, norms, method))
+            final = replaced_magnitude(magnitude, norms, method)
+            yield self._weights.propose(module.magnitude, final)
 
 
 def _replaced(module: LoraModule) -> list[TensorEntry]:
@@ -217,9 +228,15 @@ def _notes(module: LoraModule, models: ModelPair) -> Iterator[str]:
         yield f"its weight in the checkpoint is {chat.name}"
     if models.chat.checkpoint.is_tied(module.name):
         yield TIED
+    elif models.chat.checkpoint.is_tied_to_head(module.name):
+        yield TIED_TO_HEAD
     v = models.difference(module)
-    if not chat.shape[0] == base.shape[0] == v.chat.shape[0] == _rows(module, models):
-        yield f"V is of the {v.chat.shape[0]} tokens that the adapter and both models have"
+    sizes = (_rows(module, models), base.shape[0], chat.shape[0])
+    if len(set(sizes)) > 1:
+        yield (
+            f"V is of the {v.chat.shape[0]} tokens that all have (adapter {sizes[0]}, base "
+            f"{sizes[1]}, chat {sizes[2]})"
+        )
     if module.magnitude:
         yield "DoRA: a selected module's magnitude becomes the norm of the chat model's weight"
 

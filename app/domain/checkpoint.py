@@ -6,7 +6,12 @@ from functools import cached_property
 from pathlib import Path
 
 from app.domain.adapter import TensorEntry
-from app.domain.architecture import BASE_MODEL_PREFIX, stored_names, tied_embedding
+from app.domain.architecture import (
+    BASE_MODEL_PREFIX,
+    OUTPUT_HEAD,
+    stored_names,
+    tied_embedding,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +52,29 @@ class Checkpoint:
         embedding = tied_embedding(self.model_type, module, self.tied)
         return embedding is not None and self._weight(module) is None
 
-    def _weight(self, module: str) -> ShardTensor | None:
-        if own := self.tensors.get(f"{module}.weight"):
+    def is_tied_to_head(self, module: str) -> bool:
+        """Whether the output head has no weight of its own here, but this module's."""
+        shared = tied_embedding(self.model_type, OUTPUT_HEAD, self.tied) == module
+        return shared and self._weight(OUTPUT_HEAD) is None
+
+    def part(self, module: str, part: str) -> ShardTensor | None:
+        """A module's tensor of that name, e.g. "qweight", as `weight` finds its weight; a tied
+        head has none of its own."""
+        if own := self.tensors.get(f"{module}.{part}"):
             return own
-        others = {f"{name}.weight" for name in stored_names(self.model_type, module)}
-        found = (others | {self._other_name(module)}) & self.tensors.keys()
+        others = {f"{name}.{part}" for name in stored_names(self.model_type, module)}
+        found = (others | {self._other_name(module, part)}) & self.tensors.keys()
         return self.tensors[found.pop()] if len(found) == 1 else None
 
-    def _other_name(self, module: str) -> str:
+    def _weight(self, module: str) -> ShardTensor | None:
+        return self.part(module, "weight")
+
+    def _other_name(self, module: str, part: str) -> str:
         if self._prefix is None:
             return ""
         if self._has_prefix:
-            return f"{self._prefix}.{module}.weight"
-        return f"{module}.weight".removeprefix(f"{self._prefix}.")
+            return f"{self._prefix}.{module}.{part}"
+        return f"{module}.{part}".removeprefix(f"{self._prefix}.")
 
     @property
     def _prefix(self) -> str | None:

@@ -16,6 +16,7 @@ CLAIM = (
 
 IDENTITY = "this projector is the identity here and changes nothing"
 TIED = "it shares the embedding's weight, so merging the adapter changes the embedding as well"
+TIED_TO_HEAD = "the head shares its weight, so merging the adapter changes the head as well"
 ZERO_UPDATE = "the update is zero, so it has no cosine"
 ZERO_ALIGNMENT = "base and chat weights are equal here, so there is no alignment to compare with"
 

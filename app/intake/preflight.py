@@ -68,7 +68,7 @@ def _check_weights(
 
 def _packed(checkpoint: Checkpoint, module: str) -> ShardTensor | None:
     """A module's weight as quantisers pack it."""
-    packed = (checkpoint.tensors.get(f"{module}.{part}") for part in PACKED)
+    packed = (checkpoint.part(module, part) for part in PACKED)
     return next(filter(None, packed), None)
 
 

@@ -16,6 +16,7 @@ from app.domain.method import SUBSPACE_PROJECTORS, Method, Selection
 from app.domain.report import (
     IDENTITY,
     TIED,
+    TIED_TO_HEAD,
     AdapterReference,
     LayerReport,
     MethodReference,
@@ -195,8 +196,9 @@ def _warnings(report: Report, layers: Sequence[LayerReport], method: Method) -> 
 
 def _warnings_about_tied_heads(layers: Sequence[LayerReport]) -> Iterable[str]:
     for layer in layers:
-        if TIED in layer.note:
-            yield f"{shown(layer.module)}: {TIED}."
+        for note in (TIED, TIED_TO_HEAD):
+            if note in layer.note:
+                yield f"{shown(layer.module)}: {note}."
 
 
 def _warnings_about_full_weights(unscreened: Sequence[Unscreened]) -> Iterable[str]:

@@ -628,8 +628,41 @@ def test_dora_whose_direction_is_untrained_is_not_called_screened(tmp_path: Path
 def test_a_tied_head_is_warned_about(tmp_path: Path) -> None:
     tied = patched(make_world(tmp_path / "tied", "gemma2", **HEAD), tmp_path / "out")
     assert any("lm_head" in w and "changes the embedding" in w for w in tied.warnings)
-    untied = patched(make_world(tmp_path / "untied", "llama", **HEAD), tmp_path / "other")
-    assert not any("changes the embedding" in w for w in untied.warnings)
+    embedding = {"target_modules": ["embed_tokens"]}
+    tied = patched(make_world(tmp_path / "embedding", "gemma2", **embedding), tmp_path / "third")
+    assert any("embed_tokens" in w and "changes the head" in w for w in tied.warnings)
+    both = {"target_modules": ["lm_head", "embed_tokens"]}
+    untied = patched(make_world(tmp_path / "untied", "llama", **both), tmp_path / "other")
+    assert not any("merging the adapter changes" in w for w in untied.warnings)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_the_bias_of_a_skipped_module_is_unscreened_only_if_it_was_trained(
+    trained: bool, tmp_path: Path
+) -> None:
+    world = make_world(tmp_path, "qwen2", target_modules=["q_proj"], lora_bias=True)
+    tensors = load_file(world.adapter / WEIGHTS_FILE)
+    layer = next(key for key in tensors if key.endswith("lora_B.weight"))
+    tensors[layer].zero_()
+    bias = layer.replace(".weight", ".bias")
+    if not trained:
+        tensors[bias].zero_()
+    save_file(tensors, world.adapter / WEIGHTS_FILE)
+    report = patched(world, tmp_path / "out")
+    assert [part.name for part in report.unscreened] == ([bias] if trained else [])
+    assert report.verdict == ("review" if trained else "patched")
+
+
+def test_the_rounding_is_the_worst_of_a_modules_tensors(tmp_path: Path) -> None:
+    world = make_world(tmp_path, use_dora=True)
+    tensors = load_file(world.adapter / WEIGHTS_FILE)
+    coarse = {
+        name: tensor.bfloat16() if "magnitude" in name else tensor
+        for name, tensor in tensors.items()
+    }
+    save_file(coarse, world.adapter / WEIGHTS_FILE)
+    report = patched(world, tmp_path / "out")
+    assert all(1e-4 < (layer.rounding or 0) < 4e-3 for layer in report.layers)
 
 
 def test_an_adapter_with_tokens_of_its_own_is_compared_by_those_that_all_have(
@@ -639,7 +672,7 @@ def test_an_adapter_with_tokens_of_its_own_is_compared_by_those_that_all_have(
     with_a_larger_vocabulary(world)
     report = patched(world, tmp_path / "out")
     assert all(
-        "V is of the 64 tokens that the adapter and both models have" in layer.note
+        "V is of the 64 tokens that all have (adapter 64, base 64, chat 72)" in layer.note
         for layer in report.layers
     )
 
