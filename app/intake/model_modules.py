@@ -20,14 +20,14 @@ def named_modules(
 
     Raises what `check_fit` raises, also where a name means nothing.
     """
-    known = {module.name: module for module in _of_checkpoint(chat)}
+    ending = _by_end(names, chat)
     found: dict[str, AlignedModule] = {}
     for name in names:
-        meant = [module for full, module in known.items() if f".{full}".endswith(f".{name}")]
         whole = _of_weight(chat, name)
-        if not meant and whole is None:
+        meant = [whole] if whole else ending[name]
+        if not meant:
             raise ModulesNotInModel(field=CHAT, model=chat_id, modules=[name])
-        found |= {module.name: module for module in ([whole] if whole else meant)}
+        found |= {module.name: module for module in meant}
     return _checked(list(found.values()), base, chat, base_id, chat_id)
 
 
@@ -46,6 +46,19 @@ def shared_modules(
     if not found:
         raise InvalidField(field=CHAT, reason="has no module in common with base_model")
     return _checked(found, base, chat, base_id, chat_id)
+
+
+def _by_end(names: Sequence[str], checkpoint: Checkpoint) -> dict[str, list[AlignedModule]]:
+    """The modules that each name is the end of. One pass over the tensors, of which a model of many
+    experts has 50,000, however many names there are."""
+    found: dict[str, list[AlignedModule]] = {name: [] for name in names}
+    for module in _of_checkpoint(checkpoint):
+        parts = module.name.split(".")
+        for begin in range(len(parts)):
+            end = ".".join(parts[begin:])
+            if end in found:
+                found[end].append(module)
+    return found
 
 
 def _checked(

@@ -1,6 +1,8 @@
 """Which caches hold alignments of which models: rows that workers write and the API lists."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -13,7 +15,13 @@ from app.storage.tables import alignments
 KEY = ("cache_id", "base_digest", "chat_digest")
 
 
-def note_usage(connection: Connection, usage: PairUsage) -> None:
+def note_usages(connection: Connection, usages: Sequence[PairUsage]) -> None:
+    """In one order, whoever calls: of two who note the same pairs each would wait for the other."""
+    for usage in sorted(usages, key=attrgetter(*KEY)):
+        _note(connection, usage)
+
+
+def _note(connection: Connection, usage: PairUsage) -> None:
     """One statement, so that workers that note the same pair at once add up."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
     now = utc_now(connection)

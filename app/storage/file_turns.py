@@ -32,7 +32,8 @@ class FileTurns:
             yield
         finally:
             if descriptor is not None:
-                path.unlink(missing_ok=True)  # while it is ours: whoever waits for it tries anew
+                with suppress(OSError):  # while it is ours: whoever waits for it tries anew
+                    path.unlink()
                 os.close(descriptor)
 
     def _locked(self, path: Path) -> int | None:
@@ -56,7 +57,7 @@ def _try(path: Path) -> int | None:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 return descriptor
-    except OSError:
+    except BaseException:  # a time limit's too, which may end the wait
         os.close(descriptor)
         raise
     os.close(descriptor)

@@ -12,7 +12,7 @@ from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound
 from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
 from app.jobs.ports import IdempotencyKey, Page
 from app.storage import job_moves, migrate
-from app.storage.alignment_rows import note_usage, to_listed_pair
+from app.storage.alignment_rows import note_usages, to_listed_pair
 from app.storage.database import Database, utc_now
 from app.storage.pages import read_page
 from app.storage.rows import adapter_values, job_values, to_adapter, to_job, to_listed_adapter
@@ -179,8 +179,7 @@ class SqlRecords:
     def note_alignments(self, usages: Sequence[PairUsage]) -> None:
         """Keep what a cache holds of each pair now, and add up hits and misses."""
         with self._database.write() as connection:
-            for usage in usages:
-                note_usage(connection, usage)
+            note_usages(connection, usages)
 
     def alignments(self, *, limit: int, cursor: str | None) -> Page[ListedPair]:
         """Newest first. Raises InvalidField(field="cursor")."""

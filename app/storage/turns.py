@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 LEASE_S = 10.0  # how soon the turn of a killed process lapses
 RENEWALS_PER_LEASE = 3
 PATIENCE_S = 600.0  # several times the singular vectors of an 8192 x 8192 module
+PAUSE_S = 30.0  # without turns once Redis did not answer: a silent one costs a second each time
 GRACE_S = 0.01  # after a lease's end, because Redis rounds it to milliseconds
 
 # Only the holder's own lease is touched: a slow one's may have lapsed and be another's.
@@ -47,30 +48,34 @@ class RedisTurns:
         *,
         lease_s: float = LEASE_S,
         patience_s: float = PATIENCE_S,
+        pause_s: float = PAUSE_S,
     ) -> None:
         self._redis = connect(redis_url)  # opens no connection yet; makes its own after a fork
         self._prefix, self._lease_s, self._patience_s = key_prefix, lease_s, patience_s
+        self._pause_s, self._paused_until = pause_s, 0.0
         self._told = False
 
     @contextmanager
     def turn(self, name: str) -> Iterator[None]:
         """Wait until the caller alone has the turn called `name`; go on without it where Redis does
-        not answer, or after `patience_s`."""
+        not answer (nor did within the last `pause_s`), or after `patience_s`."""
         with ExitStack() as held:
-            try:
-                lease = _Lease(self._redis, f"{self._prefix}turn:{name}", self._lease_s)
-                if lease.acquire(self._patience_s):
-                    held.enter_context(lease.renewed())
-            except (RedisError, OSError) as error:
-                self._tell(error)
+            if time.monotonic() >= self._paused_until:
+                try:
+                    lease = _Lease(self._redis, f"{self._prefix}turn:{name}", self._lease_s)
+                    if lease.acquire(self._patience_s):
+                        held.enter_context(lease.renewed())
+                except (RedisError, OSError) as error:
+                    self._pause(error)
             yield
 
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._redis.close()
 
-    def _tell(self, error: Exception) -> None:
-        """Once, because a job has hundreds of modules."""
+    def _pause(self, error: Exception) -> None:
+        """Told once, because a job has hundreds of modules."""
+        self._paused_until = time.monotonic() + self._pause_s
         log = logger.debug if self._told else logger.warning
         log("working without taking turns: %s", error)
         self._told = True

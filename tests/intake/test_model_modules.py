@@ -1,5 +1,6 @@
 """Modules without an adapter, against what transformers says of real models."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from app.domain.adapter import TensorEntry
 from app.domain.alignment import AlignedModule
 from app.domain.architecture import is_embedding, is_output_head
-from app.domain.checkpoint import Checkpoint
+from app.domain.checkpoint import Checkpoint, ShardTensor
 from app.domain.errors import (
     CheckpointRefused,
     InvalidField,
@@ -132,3 +134,21 @@ def copied(source: Path, target: Path) -> Path:
 def change(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     path = folder / "model.safetensors"
     save_file({**load_file(path), **tensors}, path)
+
+
+def test_many_names_take_no_longer_to_find_than_one() -> None:
+    """A request may name 1,000 modules of a model with tens of thousands of experts' weights."""
+    entry = TensorEntry("w", "BF16", (4, 4), 0, 32)
+    tensors = {
+        f"model.layers.{layer}.mlp.experts.{i}.up_proj.weight": ShardTensor(Path("f"), entry)
+        for layer in range(5)
+        for i in range(1000)
+    }
+    base, chat = (Checkpoint(Path(name), "mixtral", tensors, name) for name in ("base", "chat"))
+
+    def seconds(names: list[str]) -> float:
+        began = time.process_time()
+        assert len(named_modules(names, base, chat, "base", "chat")) == 5_000
+        return time.process_time() - began
+
+    assert seconds([f"{i}.up_proj" for i in range(1000)]) < 5 * seconds(["up_proj"])

@@ -61,6 +61,23 @@ def test_workers_that_note_at_once_lose_nothing(records: SqlRecords) -> None:
     assert [usage.hits for usage in noted(records)] == [8]
 
 
+def test_workers_that_list_the_same_pairs_in_another_order_lose_nothing(
+    records: SqlRecords,
+) -> None:
+    """Each would hold the row that the other waits for."""
+    usages = [replace(USAGE, base_digest=str(i), hits=1) for i in range(10)]
+    start = threading.Barrier(2)
+
+    def note(order: list[PairUsage]) -> None:
+        start.wait()
+        for _ in range(20):
+            records.note_alignments(order)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(note, [usages, usages[::-1]]))
+    assert [usage.hits for usage in noted(records)] == [40] * 10
+
+
 def test_the_listing_is_paged(records: SqlRecords) -> None:
     usages = [replace(USAGE, cache_id=str(i)) for i in range(5)]
     records.note_alignments(usages)

@@ -2,13 +2,14 @@
 
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,23 @@ def test_without_redis_the_work_is_done_all_the_same_and_said_once(
     assert caplog.text.count("working without taking turns") == 1
 
 
+@pytest.mark.parametrize(("pause_s", "asked"), [(60.0, 1), (0.0, 2)])
+def test_a_silent_redis_is_asked_again_only_after_a_pause(pause_s: float, asked: int) -> None:
+    """It costs a second each time, and a job has hundreds of modules."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        turns = RedisTurns(f"redis://127.0.0.1:{silent.getsockname()[1]}/0", pause_s=pause_s)
+        for _ in range(2):
+            with turns.turn("a"):
+                pass
+        silent.setblocking(False)
+        callers = 0
+        with suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                callers += 1
+    assert callers == asked
+
+
 def test_a_redis_that_goes_away_lets_those_who_wait_go_on(own_redis: RedisServer) -> None:
     with RedisTurns(own_redis.url).turn("a"):
         thread, done = in_a_thread(taken(RedisTurns(own_redis.url)))
@@ -232,3 +250,32 @@ def test_without_a_folder_the_work_is_done_all_the_same(
             with turns.turn("a"):
                 pass
     assert caplog.text.count("working without taking turns") == 1
+
+
+def test_a_lock_file_that_cannot_be_removed_does_not_fail_the_work(tmp_path: Path) -> None:
+    turns = FileTurns(tmp_path)
+    with turns.turn("a"):
+        (lock,) = tmp_path.iterdir()
+        lock.unlink()
+        lock.mkdir()
+
+
+def test_a_wait_that_is_interrupted_leaves_no_file_open(tmp_path: Path) -> None:
+    """As Celery's soft time limit does."""
+
+    class TimeIsUp(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with FileTurns(tmp_path).turn("a"):
+            opened = len(list(Path("/dev/fd").iterdir()))
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(TimeIsUp), FileTurns(tmp_path).turn("a"):
+                pytest.fail("the turn was another's")
+            assert len(list(Path("/dev/fd").iterdir())) == opened
+    finally:
+        signal.signal(signal.SIGALRM, before)
