@@ -164,6 +164,7 @@ def _culprit(models: ModelPair, module: str) -> NonFiniteTensor:
 
     for source, model in (("chat model", models.chat), ("base model", models.base)):
         weight = model.weight(module)
-        if not bool(torch.isfinite(read_tensor(weight.descriptor, weight.entry)).all()):
-            return NonFiniteTensor(tensor=weight.name, source=source)
+        for part in (weight, *weight.below):
+            if not bool(torch.isfinite(read_tensor(part.descriptor, part.entry)).all()):
+                return NonFiniteTensor(tensor=part.entry.name, source=source)
     return NonFiniteTensor(tensor=f"{module}.weight", source="difference of chat and base model")

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from app.alignment.difference import Difference
-from app.domain.adapter import TensorEntry
+from app.domain.adapter import Part, TensorEntry
 from app.domain.alignment import Shaped
 from app.domain.architecture import is_stored_transposed
-from app.domain.checkpoint import Checkpoint
+from app.domain.checkpoint import Checkpoint, ShardTensor
 from app.domain.errors import ArtifactCorrupt, NonFiniteTensor
 from app.intake.preflight import has_vocabulary_rows
 
@@ -46,11 +46,12 @@ class FileWeight:
     name: str
     entry: TensorEntry
     descriptor: int
+    below: "tuple[FileWeight, ...]" = ()  # whose rows go on where this one's end
 
     @property
     def shape(self) -> tuple[int, int]:
         rows, columns = self.entry.shape
-        return rows, columns
+        return rows + sum(part.shape[0] for part in self.below), columns
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,14 +67,24 @@ class FileWeight:
     @property
     def pieces(self) -> tuple[tuple[int, int, int], ...]:
         """Where the weight's bytes are: (descriptor, first byte, end)."""
-        return ((self.descriptor, self.entry.begin, self.entry.end),)
+        own = (self.descriptor, self.entry.begin, self.entry.end)
+        return (own, *(piece for part in self.below for piece in part.pieces))
 
     @cached_property
     def _mapped(self) -> Tensor:
         return map_tensor(self.descriptor, self.entry)
 
     def rows(self, begin: int, end: int) -> Tensor:
-        return self._mapped[begin:end]
+        """A view of the file where the rows lie in one piece, else a copy."""
+        if end <= self.entry.shape[0]:
+            return self._mapped[begin:end]
+        found = []
+        for part in (replace(self, below=()), *self.below):
+            rows = part.shape[0]
+            if begin < rows and end > 0:
+                found.append(part.rows(max(begin, 0), min(end, rows)))
+            begin, end = begin - rows, end - rows
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
@@ -116,10 +127,21 @@ def map_tensor(descriptor: int, entry: TensorEntry) -> Tensor:
 
 
 def read_tensor(descriptor: int, entry: TensorEntry) -> Tensor:
-    """One whole tensor."""
+    """One whole tensor, or one expert's part of it."""
+    if entry.part:
+        return part_of(map_tensor(descriptor, entry.whole), entry.part).clone()
     out = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
     read_exactly(descriptor, entry.begin, out)
     return out
+
+
+def part_of(whole: Tensor, part: Part | None) -> Tensor:
+    """A view of one expert's rows or columns, or of everything."""
+    if part is None:
+        return whole
+    if part.axis == 1:
+        return whole[:, part.index :: part.count]
+    return whole.chunk(part.count)[part.index]
 
 
 def finite(tensor: Tensor, name: str, source: str) -> Tensor:
@@ -141,6 +163,11 @@ class OpenCheckpoint:
         stored = self.checkpoint.weight(module)
         if stored is None:
             raise KeyError(module)
+        first, *below = (self._file_weight(part) for part in (stored, *stored.below))
+        name = " and ".join(part.name for part in (first, *below))
+        return replace(first, name=name, below=tuple(below))
+
+    def _file_weight(self, stored: ShardTensor) -> FileWeight:
         if stored.file not in self._descriptors:
             self._descriptors[stored.file] = os.open(stored.file, os.O_RDONLY)
         return FileWeight(stored.entry.name, stored.entry, self._descriptors[stored.file])

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -19,7 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from app.domain.adapter import TensorEntry
-from workers.checkpoints import TORCH_DTYPES, as_bytes, finite, read_exactly
+from workers.checkpoints import (
+    TORCH_DTYPES,
+    as_bytes,
+    finite,
+    part_of,
+    read_exactly,
+    read_tensor,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class PatchedWeights:
         None where it is too large for that dtype; `publish` refuses it if it is chosen.
         """
         rounded = c_b.to(TORCH_DTYPES[place.dtype])
-        write_exactly(self.scratch, place.begin, rounded)
+        write_exactly(self.scratch, _offset(place), rounded)
         norm = torch.linalg.vector_norm
         whole = float(norm(c_b, dtype=torch.float64))
         error = float(norm(rounded.double() - c_b.double())) / whole if whole else 0.0
@@ -52,14 +60,27 @@ class PatchedWeights:
         """
         shutil.copyfile(self.original, out)
         with opened(out, os.O_RDWR) as target:
-            for place in chosen:
-                candidate = torch.empty(place.shape, dtype=TORCH_DTYPES[place.dtype])
-                read_exactly(self.scratch, place.begin, candidate)
-                finite(candidate, place.name, "patched adapter")
-                write_exactly(target, place.begin, candidate)
+            for _, places in groupby(chosen, lambda place: place.begin):  # because experts share B
+                self._replace(target, list(places))
             os.fsync(target)
         if dropped:
             _drop(out, {entry.name for entry in dropped})
+
+    def _replace(self, target: int, places: Sequence[TensorEntry]) -> None:
+        """One tensor's candidates; the columns of experts that were not chosen stay."""
+        whole = read_tensor(self.source, places[0].whole)
+        for place in places:
+            candidate = torch.empty(place.shape, dtype=whole.dtype)
+            read_exactly(self.scratch, _offset(place), candidate)
+            finite(candidate, place.label, "patched adapter")
+            part_of(whole, place.part).copy_(candidate)
+        write_exactly(target, places[0].begin, whole)
+
+
+def _offset(place: TensorEntry) -> int:
+    """Where in the scratch file a candidate is: the experts of one tensor lie one after another."""
+    part = place.part
+    return place.begin + (part.index * place.size_bytes // part.count if part else 0)
 
 
 def _drop(path: Path, names: Set[str]) -> None:

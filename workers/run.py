@@ -163,7 +163,7 @@ class Run:
         """One factor of the adapter; float64 beyond float32's range counts as infinite, because
         its squares would be."""
         tensor = read_tensor(self._weights.source, entry)
-        finite(tensor.float(), entry.name, "adapter")
+        finite(tensor.float(), entry.label, "adapter")
         return tensor
 
     def _vector(self, entry: TensorEntry | None) -> Tensor | None:

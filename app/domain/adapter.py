@@ -7,7 +7,7 @@ Notation is PEFT's: the update of a module is `dW = scaling * B @ A`, `A` is `(r
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -22,6 +22,16 @@ DTYPE_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One expert's share of a tensor that holds the factors of `count` experts: along axis 0 its
+    rows lie together, along axis 1 it has the columns `index, index + count, ...`."""
+
+    axis: int
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
     """One tensor of a safetensors file: where its bytes lie, not what they are."""
 
@@ -30,10 +40,27 @@ class TensorEntry:
     shape: tuple[int, ...]
     begin: int  # bytes from the start of the file
     end: int  # bytes from the start of the file, exclusive
+    part: Part | None = None  # where set, `shape` is the part's, and the bytes are the whole's
 
     @property
     def size_bytes(self) -> int:
         return self.end - self.begin
+
+    @property
+    def label(self) -> str:
+        """The name for messages."""
+        return f"{self.name}, expert {self.part.index}" if self.part else self.name
+
+    @property
+    def whole(self) -> "TensorEntry":
+        """The tensor as the file has it."""
+        if self.part is None:
+            return self
+        sizes = [
+            size * (self.part.count if axis == self.part.axis else 1)
+            for axis, size in enumerate(self.shape)
+        ]
+        return replace(self, shape=tuple(sizes), part=None)
 
 
 LayerType = Literal["linear", "embedding"]
@@ -47,7 +74,7 @@ class LoraModule:
     the model: `d_in` is the vocabulary, and the weight is stored `(d_in, d_out)`.
     """
 
-    name: str  # e.g. "model.layers.0.self_attn.q_proj"
+    name: str  # e.g. "model.layers.0.self_attn.q_proj", of an expert "...experts.down_proj.3"
     rank: int
     alpha: float
     scaling: float  # alpha / r, or alpha / sqrt(r) with rsLoRA

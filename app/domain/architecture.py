@@ -6,7 +6,9 @@ transformers' `Conv1D` (GPT-2 and its relatives) stores its weight as `(d_in, d_
 round from `nn.Linear`. A square weight does not show which it is, so the module's name decides.
 """
 
+import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 CONV1D_MODULES: Mapping[str, frozenset[str]] = {
     "gpt2": frozenset({"c_attn", "c_proj", "c_fc", "q_attn"}),
@@ -66,6 +68,52 @@ Source: `transformers/conversion_mapping.py` of 5.23 (before version 5 a model c
 has no row, and its converted modules are not found.
 """
 
+EXPERTS, ROUTER = "experts", "gate"
+EXPERT_PARAMETERS = ("gate_up_proj", "down_proj")
+"""The 3-D parameters `(E, d_out, d_in)` of a mixture's experts, in the order in which the
+classes of `EXPERT_WEIGHTS` define them."""
+
+EXPERT_WEIGHTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "mixtral": {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)},
+    "qwen3_moe": {"gate_up_proj": ("gate_proj", "up_proj"), "down_proj": ("down_proj",)},
+}
+"""The linear weights, one expert each, as which a checkpoint holds the experts, by model type and
+parameter; the rows of several are stacked. Source: `transformers/conversion_mapping.py` of 5.23.
+A type without a row may store its experts the other way round, so none of its experts is found.
+"""
+
+MIXTURE_AS: Mapping[str, tuple[str, str]] = {"mixtral": (".mlp.", ".block_sparse_moe.")}
+"""What transformers 5 renames in the middle of a mixture's names: (ours, the checkpoint's)."""
+
+_EXPERT = re.compile(rf"(.+\.{EXPERTS}\.({'|'.join(EXPERT_PARAMETERS)}))\.(0|[1-9][0-9]{{0,5}})")
+
+
+class Expert(NamedTuple):
+    """One expert of a 3-D parameter; its module's name is `<parameter>.<index>`."""
+
+    parameter: str  # e.g. "model.layers.0.mlp.experts.down_proj"
+    kind: str  # one of EXPERT_PARAMETERS
+    number: int
+
+    @property
+    def container(self) -> str:
+        return self.parameter.removesuffix(f".{self.kind}")
+
+
+def expert_of(module: str) -> Expert | None:
+    """The expert that a module's name means; None of an ordinary module's name."""
+    found = _EXPERT.fullmatch(module)
+    return Expert(found[1], found[2], int(found[3])) if found else None
+
+
+def expert_weights(model_type: str | None, expert: Expert) -> tuple[str, ...]:
+    """The names of the 2-D tensors whose rows, stacked, are the expert's weight."""
+    parts = EXPERT_WEIGHTS.get(model_type or "", {}).get(expert.kind, ())
+    ours, stored = MIXTURE_AS.get(model_type or "", ("", ""))
+    container = expert.container.replace(ours, stored) if ours else expert.container
+    return tuple(f"{container}.{expert.number}.{part}.weight" for part in parts)
+
+
 OUTPUT_HEAD = "lm_head"
 
 TIED_EMBEDDING: Mapping[str, str] = {
@@ -119,6 +167,9 @@ def stored_names(model_type: str | None, module: str) -> Iterator[str]:
     for ours, theirs in STORED_AS.get(model_type or "", ()):
         if f"{module}.".startswith(f"{ours}."):
             yield theirs + module.removeprefix(ours)
+    ours, theirs = MIXTURE_AS.get(model_type or "", ("", ""))
+    if ours and ours in module:
+        yield module.replace(ours, theirs)
 
 
 def tied_embedding(model_type: str | None, module: str, tied: bool | None) -> str | None:

@@ -1,14 +1,18 @@
 """A model's checkpoint by names and byte ranges: which file holds which tensor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from app.domain.adapter import TensorEntry
 from app.domain.architecture import (
     BASE_MODEL_PREFIX,
+    EXPERT_WEIGHTS,
     OUTPUT_HEAD,
+    Expert,
+    expert_of,
+    expert_weights,
     stored_names,
     tied_embedding,
 )
@@ -16,10 +20,18 @@ from app.domain.architecture import (
 
 @dataclass(frozen=True, slots=True)
 class ShardTensor:
-    """One tensor of a checkpoint and the file its bytes are in."""
+    """One tensor of a checkpoint and the file its bytes are in; an expert's weight may be several,
+    stacked."""
 
     file: Path
     entry: TensorEntry
+    below: "tuple[ShardTensor, ...]" = ()  # of the same dtype and the same number of columns
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        rows = sum(part.entry.shape[0] for part in self.below)
+        first, *columns = self.entry.shape or (0,)
+        return (first + rows, *columns) if self.below else self.entry.shape
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,8 @@ class Checkpoint:
         was saved the other way; and for a tied output head the embedding's weight, the last
         because transformers too ties nothing that has a tensor of its own.
         """
+        if expert := expert_of(module):
+            return self._expert(expert)
         if own := self._weight(module):
             return own
         embedding = tied_embedding(self.model_type, module, self.tied)
@@ -51,6 +65,20 @@ class Checkpoint:
         """Whether the module has no weight of its own here, but the embedding's."""
         embedding = tied_embedding(self.model_type, module, self.tied)
         return embedding is not None and self._weight(module) is None
+
+    def _expert(self, expert: Expert) -> ShardTensor | None:
+        """One of a 3-D parameter, else the 2-D tensors that it is stored as."""
+        if self.model_type not in EXPERT_WEIGHTS:
+            return None
+        if stacked := self.tensors.get(expert.parameter):
+            return _slice(stacked, expert.number)
+        names = expert_weights(self.model_type, expert)
+        found = [self.tensors[name] for name in names if name in self.tensors]
+        if not found or len(found) != len(names):
+            return None
+        first, *below = found
+        fits = all(_stacks(first.entry, part.entry) for part in below)
+        return replace(first, below=tuple(below)) if fits else None
 
     def is_tied_to_head(self, module: str) -> bool:
         """Whether the output head has no weight of its own here, but this module's."""
@@ -83,3 +111,21 @@ class Checkpoint:
     @cached_property
     def _has_prefix(self) -> bool:
         return any(name.startswith(f"{self._prefix}.") for name in self.tensors)
+
+
+def _slice(stacked: ShardTensor, index: int) -> ShardTensor | None:
+    """The bytes of one expert, which lie together."""
+    entry = stacked.entry
+    if len(entry.shape) != 3 or index >= entry.shape[0]:
+        return None
+    size = entry.size_bytes // entry.shape[0]
+    begin = entry.begin + index * size
+    name = f"{entry.name}[{index}]"
+    one = replace(entry, name=name, shape=entry.shape[1:], begin=begin, end=begin + size)
+    return replace(stacked, entry=one)
+
+
+def _stacks(first: TensorEntry, other: TensorEntry) -> bool:
+    """Whether the rows of two tensors make one weight."""
+    two = len(first.shape) == len(other.shape) == 2
+    return two and first.dtype == other.dtype and first.shape[1] == other.shape[1]

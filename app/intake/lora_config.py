@@ -10,6 +10,7 @@ from app.domain.errors import ConfigRefused, TooLarge, UnsupportedAdapter
 from app.intake.limits import UPLOAD_LIMITS, Limits
 from app.intake.lora_fields import KNOWN, NEUTRALISED, PASSIVE, UNSUPPORTED, initialisation
 from app.intake.names import shown
+from app.intake.parameters import check_targets
 from app.intake.strict_json import parse_json
 
 BIASES = ("none", "all", "lora_only")
@@ -40,6 +41,7 @@ class LoraConfig:
     tokens: Mapping[str, tuple[int, ...]] = dataclasses.field(
         default_factory=dict
     )  # by name, or its end
+    target_parameters: tuple[str, ...] = ()  # names, or ends of names, of parameters
 
 
 MAX_KEY_CHARS = 64  # of a key that we drop and name; the longest known one has 23
@@ -71,6 +73,7 @@ def parse_config(raw: bytes, limits: Limits = UPLOAD_LIMITS) -> LoraConfig:
         bias=_bias(said),
         modules_to_save=_names(said, "modules_to_save", limits),
         tokens=_tokens(said, limits),
+        target_parameters=_parameters(said, limits),
         dropped_keys=tuple(shown(key)[:MAX_KEY_CHARS] for key in said if key not in clean),
     )
 
@@ -133,6 +136,12 @@ def _names(said: Mapping[str, object], field: str, limits: Limits) -> tuple[str,
     if not all(isinstance(name, str) and 0 < len(name) <= limits.name_chars for name in value):
         _refuse(field, f"must hold names of 1 to {limits.name_chars} characters")
     return tuple(value)
+
+
+def _parameters(said: Mapping[str, object], limits: Limits) -> tuple[str, ...]:
+    names = _names(said, "target_parameters", limits)
+    check_targets(names)
+    return names
 
 
 def _tokens(said: Mapping[str, object], limits: Limits) -> Mapping[str, tuple[int, ...]]:

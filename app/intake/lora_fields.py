@@ -102,7 +102,7 @@ PASSIVE: Mapping[str, Check] = {
 
 ACTIVE = ("peft_type", "r", "lora_alpha", "use_rslora", "fan_in_fan_out", "rank_pattern",
           "alpha_pattern", "use_dora", "lora_bias", "bias", "modules_to_save",
-          "trainable_token_indices")  # fmt: skip
+          "trainable_token_indices", "target_parameters")  # fmt: skip
 """Fields that we act on; `lora_config` reads them."""
 
 NEUTRALISED: Mapping[str, tuple[object, ...]] = {
@@ -124,9 +124,6 @@ _NULL = (None,)
 _OFF = (None, False)
 
 UNSUPPORTED: Mapping[str, Unsupported] = {
-    "target_parameters": Unsupported(
-        "LoRA on parameters (mixture of experts)", (None, []), "adapt linear modules instead"
-    ),
     "layer_replication": Unsupported(
         "layer replication", (None, []), "train on the model's own layers"
     ),

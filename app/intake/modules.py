@@ -21,6 +21,7 @@ from app.domain.errors import (
     UnsupportedAdapter,
 )
 from app.intake.lora_config import LoraConfig
+from app.intake.parameters import MAX_MODULES, Wrapped, depths_of, experts, wrapped
 from app.intake.patterns import Patterns
 from app.intake.safetensors_header import Header
 from app.intake.tensor_keys import (
@@ -59,21 +60,10 @@ def read_modules(
     found = _sorted(header)
     if not found.lora:
         raise EmptyAdapter(file=WEIGHTS_FILE)
-    ranks = Patterns(config.rank_pattern, "rank_pattern")
-    alphas = Patterns(config.alpha_pattern, "alpha_pattern")
-    modules = tuple(
-        _module(
-            name,
-            found.lora[name],
-            config,
-            rank=ranks.resolve(name, config.r),
-            alpha=alphas.resolve(name, config.lora_alpha),
-        )
-        for name in sorted(found.lora, key=module_order)
-    )
+    modules = sorted(_modules(found, config), key=lambda module: module_order(module.name))
     full = sorted(_full_weights(found, config), key=lambda weight: module_order(weight.name))
     _check_unused(config, full)
-    return modules, tuple(full)
+    return tuple(modules), tuple(full)
 
 
 def _sorted(header: Header) -> _Found:
@@ -108,6 +98,35 @@ def _check_axes(tensor: TensorEntry, axes: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------ modules
+def _modules(found: _Found, config: LoraConfig) -> list[LoraModule]:
+    ranks = Patterns(config.rank_pattern, "rank_pattern")
+    alphas = Patterns(config.alpha_pattern, "alpha_pattern")
+    depths, modules = depths_of(found.lora), list[LoraModule]()
+    for name, parts in found.lora.items():
+        tensor = next(iter(parts.values())).name
+        means = wrapped(name, tensor, depths, config.target_parameters)
+        rank = ranks.resolve(means.parameter, config.r)
+        alpha = alphas.resolve(means.parameter, config.lora_alpha)
+        for module, own in _split(means, parts, rank):
+            modules.append(_module(module, own, config, rank=rank, alpha=alpha))
+        if len(modules) > MAX_MODULES:
+            reason = f"with it the adapter has more than {MAX_MODULES} modules"
+            raise TensorRefused(tensor=tensor, reason=reason)
+    return modules
+
+
+def _split(means: Wrapped, parts: Parts, rank: int) -> Iterator[tuple[str, Parts]]:
+    """A linear module as it is; of a parameter with experts one module for each."""
+    if not means.has_experts:
+        yield means.module, parts
+        return
+    a, b = (_factor(means.parameter, parts, side) for side in FACTORS["linear"])
+    for part in parts.keys() - {"A", "B"}:
+        raise TensorRefused(tensor=parts[part].name, reason="PEFT has none on a parameter's LoRA")
+    for index, (own_a, own_b) in enumerate(experts(a, b, rank)):
+        yield f"{means.parameter}.{index}", {"A": own_a, "B": own_b}
+
+
 def _module(name: str, parts: Parts, config: LoraConfig, *, rank: int, alpha: float) -> LoraModule:
     layer_type: LayerType = "linear" if parts.keys() & {"A", "B"} else "embedding"
     for part, tensor in parts.items():

@@ -1,11 +1,12 @@
 """Does the adapter fit the two models? By names and shapes, before any tensor is read."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from app.domain.adapter import DTYPE_BYTES
 from app.domain.alignment import Shaped
-from app.domain.architecture import is_output_head, is_stored_transposed
+from app.domain.architecture import expert_of, is_output_head, is_stored_transposed
 from app.domain.checkpoint import Checkpoint, ShardTensor
 from app.domain.errors import (
     AdapterShapesDiffer,
@@ -46,6 +47,9 @@ def check_fit(
         raise ModelShapesDiffer(modules=differing)
     if differing := _differing(modules, base, lambda module: _expected(base, module)):
         raise AdapterShapesDiffer(field=BASE, model=base_id, modules=differing)
+    for field, model_id, checkpoint in ((BASE, base_id, base), (CHAT, chat_id, chat)):
+        if differing := [*_more_experts(modules, checkpoint)]:
+            raise AdapterShapesDiffer(field=field, model=model_id, modules=differing)
     dora = [module for module in modules if module.dora]
     if differing := _differing(dora, chat, lambda module: _expected(chat, module), whole=True):
         raise AdapterShapesDiffer(field=CHAT, model=chat_id, modules=differing)
@@ -64,6 +68,15 @@ def _check_weights(
             raise CheckpointRefused(field=field, model=model_id, file=file, reason=reason)
     if missing:
         raise ModulesNotInModel(field=field, model=model_id, modules=missing)
+
+
+def _more_experts(modules: Sequence[Fitted], model: Checkpoint) -> Iterator[str]:
+    """Each parameter of which the model has more experts than the adapter; that it has fewer is a
+    module without a weight."""
+    experts = filter(None, (expert_of(module.name) for module in modules))
+    for parameter, count in Counter(expert.parameter for expert in experts).items():
+        if model.weight(f"{parameter}.{count}"):
+            yield f"{parameter}: the adapter has {count} experts, the model has more"
 
 
 def _packed(checkpoint: Checkpoint, module: str) -> ShardTensor | None:
@@ -120,4 +133,4 @@ def _expected(base: Checkpoint, module: Fitted) -> tuple[int, ...]:
 
 def _shape(checkpoint: Checkpoint, module: Fitted) -> tuple[int, ...]:
     weight = checkpoint.weight(module.name)
-    return weight.entry.shape if weight else ()
+    return weight.shape if weight else ()

@@ -40,7 +40,6 @@ FOREIGN: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (re.compile(r"\.modules_to_save\."), "modules_to_save under the adapter's name", _PEFT),
     (re.compile(r"\.lora_A\.bias$"), "a bias on lora_A", _PLAIN),
     (re.compile(r"\.lora_diag\b"), "KaSA", _PLAIN),
-    (re.compile(r"\.base_layer\.lora_"), "LoRA on several parameters of one module", _PLAIN),
     (re.compile(r"^(base_model\.model\.){2}"), "a PEFT model wrapped in another", _PEFT),
     (
         re.compile(r"\.lora_[AB]\.(?!default\.)[^.]+\.(weight|bias)$"),

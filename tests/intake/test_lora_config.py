@@ -55,7 +55,9 @@ def test_import_sinks_at_their_harmless_values_are_kept() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("target_parameters", ["experts.gate_up_proj"]),
+        ("target_parameters", ["experts.w1"]),
+        ("target_parameters", ["mlp.down_proj"]),
+        ("target_parameters", ["c_attn.weight"]),
         ("layer_replication", [[0, 1]]),
         ("megatron_config", {}),
         ("alora_invocation_tokens", [1]),

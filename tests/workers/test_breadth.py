@@ -22,13 +22,20 @@ from transformers.models.auto import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE, AdapterManifest, StoredModule
+from app.domain.adapter import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    AdapterManifest,
+    StoredModule,
+    TensorEntry,
+)
 from app.domain.architecture import (
     BASE_MODEL_PREFIX,
     OUTPUT_HEAD,
     STORED_AS,
     TIED_BY_DEFAULT,
     TIED_EMBEDDING,
+    expert_of,
     is_stored_transposed,
 )
 from app.domain.checkpoint import Checkpoint
@@ -38,6 +45,7 @@ from app.domain.errors import (
     CheckpointRefused,
     ConfigRefused,
     ModulesNotInModel,
+    NonFiniteTensor,
     RankMismatch,
     TensorRefused,
     UnsupportedAdapter,
@@ -181,6 +189,25 @@ def linear_experts(*targets: str) -> Change:
     return write
 
 
+def with_stacked_experts(world: World) -> None:
+    """As the loaded model has them, by transformers 5's own names."""
+    for folder in (world.base, world.chat):
+        model = load(world, folder)
+        tensors = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def of_a_model_with_more_experts(world: World) -> None:
+    for folder in (world.base, world.chat):
+        tensors = load_file(folder / "model.safetensors")
+        more = {
+            name.replace("experts.1.", "experts.2."): tensor.clone()
+            for name, tensor in tensors.items()
+            if "experts.1." in name
+        }
+        save_file({**tensors, **more}, folder / "model.safetensors", {"format": "pt"})
+
+
 def with_a_larger_vocabulary(world: World) -> None:
     model = world.chat_model()
     model.resize_token_embeddings(72, mean_resizing=False)
@@ -218,6 +245,8 @@ ALL = {"target_modules": "all-linear"}
 HEAD = {"target_modules": ["lm_head"]}
 Q_V = {"target_modules": ["q_proj", "v_proj"]}
 TIED_HEAD = "config.json ties the head: its weight is the embedding's"
+
+EXPERTS = {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
 
 SUPPORTED = (
     Row("llama", "all-linear", "grouped-query attention: k and v are narrower than q", ALL),
@@ -271,6 +300,18 @@ SUPPORTED = (
     Row("falcon", "lm_head", TIED_HEAD, HEAD),
     Row("mixtral", "attention", "", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
     Row("qwen3_moe", "attention", "", {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}),
+    Row("mixtral", "all-linear", "router, and each expert of 3-D parameters", ALL),
+    Row("mixtral", "router", "a parameter in transformers 5", {"target_modules": ["gate"]}),
+    Row("mixtral", "experts and rank_pattern", "nested: down_proj is the outer one",
+        {**EXPERTS, "target_modules": ["q_proj"], "rank_pattern": {"experts.down_proj": 2},
+         "alpha_pattern": {"experts.gate_up_proj": 3}, "use_rslora": True}),
+    Row("mixtral", "experts stored as 3-D tensors", "",
+        {**EXPERTS, "target_modules": []}, with_stacked_experts),
+    Row("qwen3_moe", "all-linear", "router, and each expert of 3-D parameters", ALL),
+    Row("qwen3_moe", "experts by their older names", "PEFT makes them one parameter",
+        {"target_modules": ["gate_proj", "up_proj"]}),
+    Row("qwen3_moe", "experts by name", "",
+        {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"]}),
     Row("llava", "all-linear", "language and vision tower, projector", ALL),
     Row("llava", "lm_head", "saved as language_model.lm_head", HEAD),
     Row(
@@ -347,7 +388,6 @@ LINEAR_EXPERTS = (
     ),
 )
 
-PARAMETERS = (UnsupportedAdapter, "LoRA on parameters .*target_parameters")
 REFUSED = (
     Row(
         "llama",
@@ -411,19 +451,19 @@ REFUSED = (
     Row("llama", "DoRA, adapter of another vocabulary", "its magnitudes are norms over all of it",
         {"target_modules": ["embed_tokens"], "use_dora": True}, with_a_larger_vocabulary,
         (AdapterShapesDiffer, r"chat_model .*embed_tokens: \[72, 32\] against \[64, 32\]")),
-    Row("mixtral", "all-linear", "PEFT adapts router and experts as parameters", ALL,
-        refused=PARAMETERS),
-    Row("mixtral", "router", "a parameter in transformers 5", {"target_modules": ["gate"]},
-        refused=PARAMETERS),
-    Row("qwen3_moe", "experts", "3-D parameters", {"target_modules": ["gate_proj", "up_proj"]},
-        refused=PARAMETERS),
-    Row(
-        "qwen3_moe",
-        "experts by name",
-        "3-D parameters",
-        {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"]},
-        refused=PARAMETERS,
-    ),
+    Row("llama", "a linear layer as a parameter", "",
+        {"target_modules": [], "target_parameters": ["q_proj.weight"]},
+        refused=(UnsupportedAdapter, r"parameters other than .*q_proj\.weight.*target_parameters")),
+    Row("mixtral", "nested experts that the configuration does not tell apart", "",
+        {**EXPERTS, "target_modules": []}, said(target_parameters=["experts.down_proj"]),
+        (ConfigRefused, r"target_parameters.*1 parameters of .*experts.* has 2")),
+    Row("mixtral", "nested experts without target_parameters", "",
+        {**EXPERTS, "target_modules": []}, said(target_parameters=None),
+        (UnsupportedAdapter, r"several parameters of one module.*experts\.base_layer")),
+    Row("mixtral", "an adapter of fewer experts", "",
+        {"target_modules": [], "target_parameters": ["experts.down_proj"]},
+        of_a_model_with_more_experts,
+        (AdapterShapesDiffer, r"experts\.down_proj: the adapter has 2 experts")),
     Row(
         "llava",
         "adapter of the language model alone",
@@ -496,14 +536,29 @@ def theirs(name: str, model: PreTrainedModel) -> str:
 
 def dense(model: PreTrainedModel, name: str) -> Tensor:
     """The module's weight as `(d_out, d_in)` float64."""
+    if expert := expert_of(name):
+        return model.get_parameter(expert.parameter)[expert.number].detach().double()
     module = model.get_submodule(theirs(name, model))
     weight = module.weight.detach().double()
     return weight.T if isinstance(module, Conv1D | nn.Embedding) else weight
 
 
+def own(tensors: Mapping[str, Tensor], entry: TensorEntry) -> Tensor:
+    """A module's factor; an expert's by the reshapes that PEFT makes."""
+    whole, part = tensors[entry.name], entry.part
+    if part is None:
+        return whole
+    if part.axis == 0:
+        return whole.reshape(part.count, -1, whole.shape[1])[part.index]
+    return whole.reshape(whole.shape[0], -1, part.count)[:, :, part.index]
+
+
 def set_by_hand(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> PreTrainedModel:
     with torch.no_grad():
         for name, weight in weights.items():
+            if expert := expert_of(name):
+                model.get_parameter(expert.parameter)[expert.number].copy_(weight)
+                continue
             module = model.get_submodule(theirs(name, model))
             is_transposed = isinstance(module, Conv1D | nn.Embedding)
             module.weight.copy_(weight.T if is_transposed else weight)
@@ -565,16 +620,18 @@ def expected(world: World, report: Report, out: Path, method: Method = METHOD) -
     apply_full_weights(chat, out)
     for layer in report.layers:
         module = modules[layer.module]
-        a, b = before[module.lora_a.name], before[module.lora_b.name]
+        a, b = own(before, module.lora_a), own(before, module.lora_b)
         w_chat, w_base = dense(load(world, world.chat), module.name), dense(base, module.name)
         c = projector_of(w_chat, w_base, method)
         cosines.append(reference.cosine(c, a, b))
         assert layer.cosine == pytest.approx(cosines[-1], abs=COSINE_TOLERANCE)
         change = c if layer.decision == "projected" else torch.eye(len(c), dtype=torch.float64)
         final = change @ b.double()
-        error = torch.linalg.norm(after[module.lora_b.name].double() - final)
+        error = torch.linalg.norm(own(after, module.lora_b).double() - final)
         assert error <= B_TOLERANCE * torch.linalg.norm(final)
-        assert torch.equal(after[module.lora_a.name], a)
+        if layer.decision == "kept":
+            assert torch.equal(own(after, module.lora_b), b)
+        assert torch.equal(own(after, module.lora_a), a)
         weight = dense(chat, module.name) + module.scaling * final @ a.double()
         if module.magnitude:
             m = before[module.magnitude.name].double()
@@ -776,6 +833,38 @@ def test_experts_adapted_one_by_one_agree_with_the_formulas_and_with_peft(
         assert torch.allclose(found[name], weight, atol=WEIGHT_TOLERANCE), name
     save_file(expected, world.chat / "model.safetensors", {"format": "pt"})
     assert close(logits(merged.eval()), logits(load(world, world.chat)))
+
+
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_nan_in_one_expert_names_that_expert(side: str, tmp_path: Path) -> None:
+    world = make_world(tmp_path, "mixtral", target_modules=[], **EXPERTS)
+    path = world.adapter / WEIGHTS_FILE
+    tensors = load_file(path)
+    key = f"base_model.model.model.layers.1.mlp.experts.base_layer.lora_{side}.weight"
+    tensors[key][(5, 0) if side == "A" else (0, 5)] = float("nan")  # r = 4: row 5, column 5 of 8
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(NonFiniteTensor, match=rf"base_layer\.lora_{side}\.weight, expert 1"):
+        patched(world, tmp_path / "out")
+
+
+@pytest.mark.parametrize("change", [None, with_stacked_experts], ids=["apart", "stacked"])
+def test_nan_in_one_expert_of_a_model_names_that_expert(
+    change: Change | None, tmp_path: Path
+) -> None:
+    world = make_world(tmp_path, "mixtral", target_modules=[], **EXPERTS)
+    if change:
+        change(world)
+    path = world.chat / "model.safetensors"
+    tensors = load_file(path)
+    if change:
+        tensors["model.layers.1.mlp.experts.gate_up_proj"][1, 60, 0] = float("nan")
+    else:
+        key = "model.layers.1.block_sparse_moe.experts.1.w3.weight"
+        tensors[key][0, 0] = float("nan")
+    save_file(tensors, path, {"format": "pt"})
+    named = r"gate_up_proj\[1\]" if change else r"experts\.1\.w3\.weight"
+    with pytest.raises(NonFiniteTensor, match=named):
+        patched(world, tmp_path / "out")
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=str)
