@@ -26,7 +26,7 @@ AlignmentSource = Literal["computed", "cache", "memory"]
 Verdict = Literal["patched", "review", "scored"]
 """`patched`: every part of the adapter was screened. `review`: a part was not, and a person should
 look at it. `scored`: nothing was written."""
-ServingLoads = Literal["yes", "setting", "wrong", "refused"]
+ServingLoads = Literal["yes", "setting", "unknown", "wrong", "refused"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Serving:
     """What a serving system's own documentation or source says about an adapter like this."""
 
     system: str
-    loads: ServingLoads  # "wrong": it loads, and computes something else than PEFT does
+    # "wrong": it loads, and computes something else than PEFT does; "unknown": no source says
+    loads: ServingLoads
     reasons: list[str]
     source: str
     read: str  # the day the source was read

@@ -13,7 +13,7 @@ from typing import Any
 from app.domain.adapter import AdapterManifest, kind_of
 from app.domain.report import Serving, ServingLoads
 
-EFFECTS: tuple[ServingLoads, ...] = ("refused", "wrong", "setting")
+EFFECTS: tuple[ServingLoads, ...] = ("refused", "wrong", "unknown", "setting")
 """The gravest first."""
 
 
@@ -53,6 +53,7 @@ def _facts(manifest: AdapterManifest) -> dict[str, Any]:
         "bias": config.get("bias", "none") != "none" or bool(config.get("lora_bias")),
         "embedding": any(module.layer_type == "embedding" for module in manifest.modules),
         "use_rslora": bool(config.get("use_rslora")),
+        "target_parameters": bool(config.get("target_parameters")),
         "rank_pattern": any(rank != config["r"] for rank in ranks),
         "alpha_pattern": any(m.alpha != config["lora_alpha"] for m in manifest.modules),
         "max_rank": max(ranks),

@@ -57,6 +57,14 @@ def test_a_field_stands_in_the_way_where_a_source_says_so(
     assert {system: found[system] for system in expected} == expected
 
 
+def test_what_no_source_speaks_of_is_unknown_and_not_yes(tmp_path: Path) -> None:
+    found = manifest(tmp_path)
+    config = {**found.config, "target_parameters": ["mlp.experts.down_proj"]}
+    judged = verdicts(replace(found, config=config))
+    assert "yes" not in judged.values()
+    assert judged["Together"] == "unknown"
+
+
 def test_one_kind_that_one_layer_lacks_is_told(tmp_path: Path) -> None:
     found = manifest(tmp_path)
     without = [m for m in found.modules if m.name != "model.layers.1.self_attn.q_proj"]
