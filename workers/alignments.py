@@ -16,7 +16,7 @@ from app.alignment.gram import gram_bytes
 from app.alignment.panels import PanelLayout, apply_panels, hold, kept_bytes
 from app.alignment.projection import Applied, DifferenceNotFinite, apply, apply_directions
 from app.alignment.subspace import directions, spectrum
-from app.domain.adapter import LoraModule
+from app.domain.alignment import Shaped
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Projection
 from app.storage.alignment_entry import DamagedEntry, Entry
@@ -35,7 +35,7 @@ class Alignments:
     shelf: Shelf | None = None  # None keeps nothing on disk
     memory: DeviceCache | None = None  # of a worker with an accelerator, from job to job
 
-    def apply(self, module: LoraModule, columns: Tensor, projection: Projection) -> Applied:
+    def apply(self, module: Shaped, columns: Tensor, projection: Projection) -> Applied:
         """`C @ columns` for `columns` `(d_out, n)`, which may be several adapters' side by side.
 
         Raises NonFiniteTensor naming the model's tensor that holds NaN or infinity.

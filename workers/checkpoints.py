@@ -167,6 +167,14 @@ class OpenCheckpoint:
         name = " and ".join(part.name for part in (first, *below))
         return replace(first, name=name, below=tuple(below))
 
+    def bias(self, module: str) -> Tensor | None:
+        """A module's bias in a dtype that is computed with; None where there is none."""
+        stored = self.checkpoint.part(module, "bias")
+        if stored is None or stored.entry.dtype not in TORCH_DTYPES:
+            return None
+        weight = self._file_weight(stored)
+        return read_tensor(weight.descriptor, weight.entry)
+
     def _file_weight(self, stored: ShardTensor) -> FileWeight:
         if stored.file not in self._descriptors:
             self._descriptors[stored.file] = os.open(stored.file, os.O_RDONLY)

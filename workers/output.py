@@ -63,7 +63,7 @@ def write_report(report: Report, out: Path) -> None:
 def _config(given: PatchInput) -> Mapping[str, object]:
     """The adapter's own configuration; where full weights were dropped it asks for none."""
     config = given.manifest.config
-    if given.method.full_weights == "keep":
+    if given.method.full_weights != "drop":
         return config
     return {**config, **{key: value for key, value in NO_FULL_WEIGHTS.items() if key in config}}
 

@@ -29,6 +29,8 @@ from workers.checkpoints import (
     read_tensor,
 )
 
+COPIED_BYTES = 16 << 20  # at once; whole elements of every dtype
+
 
 @dataclass(frozen=True)
 class PatchedWeights:
@@ -50,6 +52,10 @@ class PatchedWeights:
         error = float(norm(rounded.double() - c_b.double())) / whole if whole else 0.0
         return error if math.isfinite(error) else None
 
+    def propose_bytes(self, place: TensorEntry, offset: int, part: Tensor) -> None:
+        """Keep a part of a candidate, rounded already, that begins `offset` bytes into it."""
+        write_exactly(self.scratch, _offset(place) + offset, part)
+
     def publish(
         self, chosen: Iterable[TensorEntry], out: Path, dropped: Sequence[TensorEntry] = ()
     ) -> None:
@@ -67,7 +73,22 @@ class PatchedWeights:
             _drop(out, {entry.name for entry in dropped})
 
     def _replace(self, target: int, places: Sequence[TensorEntry]) -> None:
-        """One tensor's candidates; the columns of experts that were not chosen stay."""
+        if places[0].part is None:
+            self._copy(target, places[0])
+        else:
+            self._replace_parts(target, places)
+
+    def _copy(self, target: int, place: TensorEntry) -> None:
+        """One tensor's candidate, which may be as large as a vocabulary."""
+        dtype = TORCH_DTYPES[place.dtype]
+        for begin in range(place.begin, place.end, COPIED_BYTES):
+            size = min(COPIED_BYTES, place.end - begin)
+            part = torch.empty(size // dtype.itemsize, dtype=dtype)
+            read_exactly(self.scratch, begin, part)
+            write_exactly(target, begin, finite(part, place.label, "patched adapter"))
+
+    def _replace_parts(self, target: int, places: Sequence[TensorEntry]) -> None:
+        """One tensor's experts; the columns of those that were not chosen stay."""
         whole = read_tensor(self.source, places[0].whole)
         for place in places:
             candidate = torch.empty(place.shape, dtype=whole.dtype)

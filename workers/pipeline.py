@@ -100,10 +100,11 @@ def _walk(runs: Sequence[Run], alignments: Alignments) -> None:
         through = [run for run in going if run.is_through]
         going = [run for run in going if not run.is_through]
         for run in through:
-            _end(run)
+            _end(run, alignments)
 
 
-def _end(run: Run) -> None:
+def _end(run: Run, alignments: Alignments) -> None:
+    _guarded(run, partial(run.take_full_weights, alignments))
     _guarded(run, run.finish)
     run.close()
     run.on_end(run)

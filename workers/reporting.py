@@ -1,6 +1,6 @@
 """From outcomes to the report: each module's numbers; `app.jobs.decide` draws the conclusions."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, TypedDict
@@ -9,7 +9,7 @@ import torch
 
 from app.alignment.lora import Measures
 from app.alignment.projection import Skipped
-from app.domain.adapter import AdapterManifest, LoraModule, kind_of, layer_of
+from app.domain.adapter import AdapterManifest, FullWeight, LoraModule, kind_of, layer_of
 from app.domain.method import Method
 from app.domain.report import (
     AdapterReference,
@@ -42,6 +42,26 @@ class Scored:
 
 
 Outcome = Scored | Skipped
+
+
+@dataclass(frozen=True)
+class FullOutcome:
+    """What became of a full weight that was to be projected."""
+
+    weight: FullWeight
+    shape: tuple[int, ...]  # (d_out, n) of what it changes, where that was compared
+    outcome: Outcome | str  # or why it could not be
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Everything that was found out about an adapter."""
+
+    modules: Sequence[Outcome]  # in the manifest's module order
+    full: Sequence[FullOutcome]  # empty unless the method projects them
+    untrained: Set[str]  # names of tensors that are all zero
+
+
 NOT_YET = Summary(0, 0, 0, 0, None, None, None, None)
 
 
@@ -50,20 +70,18 @@ def build_report(
     base: ModelReference,
     chat: ModelReference,
     method: Method,
-    outcomes: Sequence[Outcome],
+    found: Outcomes,
     kind: ReportKind,
-    untrained: Set[str] = frozenset(),
 ) -> Report:
-    """`outcomes` are in the manifest's module order; `untrained` are tensors that are all zero."""
-    pairs = zip(manifest.modules, outcomes, strict=True)
+    """The numbers and what follows from them."""
     undecided = Report(
         adapter=AdapterReference(manifest.id, manifest.base_model_name, manifest.dropped_keys),
         base_model=base,
         chat_model=chat,
         method=method_reference(method),
         summary=NOT_YET,
-        layers=[_layer(module, outcome) for module, outcome in pairs],
-        unscreened=_unscreened(manifest, method, outcomes, untrained),
+        layers=[*_layers(manifest, found)],
+        unscreened=[*_full_weights(manifest, method, found), *_passed_over(manifest, found)],
         warnings=[],
         versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
         serving=serving_of(manifest),
@@ -72,31 +90,50 @@ def build_report(
     return decided(undecided, method)
 
 
-def _unscreened(
-    manifest: AdapterManifest, method: Method, outcomes: Sequence[Outcome], untrained: Set[str]
-) -> list[Unscreened]:
-    """The full weights, and what a skipped module has beside its update, unless that is zero."""
+def _full_weights(
+    manifest: AdapterManifest, method: Method, found: Outcomes
+) -> Iterator[Unscreened]:
+    """Those that no projector saw."""
+    if method.full_weights == "project":
+        for each in found.full:
+            if isinstance(each.outcome, str):
+                yield _unscreened(each.weight, "kept", f": {each.outcome}")
+        return
     decision: Literal["kept", "dropped"] = "kept" if method.full_weights == "keep" else "dropped"
-    full = [
-        Unscreened(weight.name, f"a full weight ({weight.feature})", decision)
-        for weight in manifest.full_weights
-    ]
-    passed_over = [
-        Unscreened(entry.name, f"{module.name} was skipped: {outcome.reason}", "kept")
-        for module, outcome in zip(manifest.modules, outcomes, strict=True)
-        if isinstance(outcome, Skipped)
-        for entry in (module.bias, module.magnitude)
-        if entry and entry.name not in untrained
-    ]
-    return full + passed_over
+    for weight in manifest.full_weights:
+        yield _unscreened(weight, decision)
 
 
-def _layer(module: LoraModule, outcome: Outcome) -> LayerReport:
+def _unscreened(
+    weight: FullWeight, decision: Literal["kept", "dropped"], why: str = ""
+) -> Unscreened:
+    return Unscreened(weight.name, f"a full weight ({weight.feature}){why}", decision)
+
+
+def _passed_over(manifest: AdapterManifest, found: Outcomes) -> Iterator[Unscreened]:
+    """What a skipped module has beside its update, unless that is zero."""
+    for module, outcome in zip(manifest.modules, found.modules, strict=True):
+        if isinstance(outcome, Skipped):
+            for entry in (module.bias, module.magnitude):
+                if entry and entry.name not in found.untrained:
+                    why = f"{module.name} was skipped: {outcome.reason}"
+                    yield Unscreened(entry.name, why, "kept")
+
+
+def _layers(manifest: AdapterManifest, found: Outcomes) -> Iterator[LayerReport]:
+    for module, outcome in zip(manifest.modules, found.modules, strict=True):
+        yield _layer(_identity(module), outcome)
+    for each in found.full:
+        if not isinstance(each.outcome, str):
+            yield _layer(_identity_of_full(each), each.outcome)
+
+
+def _layer(identity: "_Identity", outcome: Outcome) -> LayerReport:
     if isinstance(outcome, Skipped):
-        return _skipped_layer(module, outcome)
+        return _skipped_layer(identity, outcome)
     measures = outcome.measures
     return LayerReport(
-        **_identity(module),
+        **identity,
         cosine=measures.cosine,
         retained_energy=measures.retained_energy,
         update_norm=measures.update_norm,
@@ -112,9 +149,9 @@ def _layer(module: LoraModule, outcome: Outcome) -> LayerReport:
     )
 
 
-def _skipped_layer(module: LoraModule, outcome: Skipped) -> LayerReport:
+def _skipped_layer(identity: "_Identity", outcome: Skipped) -> LayerReport:
     return LayerReport(
-        **_identity(module),
+        **identity,
         cosine=None,
         retained_energy=None,
         update_norm=outcome.update_norm,
@@ -135,7 +172,7 @@ class _Identity(TypedDict):
     layer: int | None
     kind: str
     shape: tuple[int, int]
-    rank: int
+    rank: int | None
 
 
 def _identity(module: LoraModule) -> _Identity:
@@ -145,4 +182,16 @@ def _identity(module: LoraModule) -> _Identity:
         kind=kind_of(module.name),
         shape=(module.d_out, module.d_in),
         rank=module.rank,
+    )
+
+
+def _identity_of_full(found: FullOutcome) -> _Identity:
+    name = found.weight.name
+    d_out, n = found.shape
+    return _Identity(
+        module=name,
+        layer=layer_of(name),
+        kind=kind_of(name.rpartition(".")[0]),
+        shape=(d_out, n),
+        rank=None,
     )

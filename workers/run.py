@@ -1,6 +1,6 @@
 """One adapter's way through the pipeline: its tensors in, its outcomes and its files out."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,14 +18,23 @@ from app.alignment.replacement import (
     replaced_magnitude,
     replacement,
 )
-from app.domain.adapter import WEIGHTS_FILE, AdapterManifest, LoraModule, TensorEntry
+from app.domain.adapter import (
+    WEIGHTS_FILE,
+    AdapterManifest,
+    FullWeight,
+    LoraModule,
+    TensorEntry,
+)
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
 from app.domain.report import TIED, TIED_TO_HEAD, ModelReference, Report, ReportKind
+from workers.alignments import Alignments
 from workers.checkpoints import ModelPair, finite, read_tensor
+from workers.delta_projection import project_delta
+from workers.deltas import Delta, delta_of
 from workers.patched_weights import PatchedWeights, patched_weights
-from workers.reporting import Outcome, Scored, build_report
+from workers.reporting import FullOutcome, Outcome, Outcomes, Scored, build_report
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Run:
     fault: AdapterSafetyError | None = None
     report: Report | None = None
     _outcomes: dict[str, Outcome] = field(default_factory=dict)
+    _full: list[FullOutcome] = field(default_factory=list)
     _open: ExitStack = field(default_factory=ExitStack)
 
     @cached_property
@@ -118,20 +128,48 @@ class Run:
         `on_module` raises."""
         self._note(name, self._outcome(self.modules[name], applied, models))
 
+    def take_full_weights(self, alignments: Alignments) -> None:
+        """Where the method projects them: each by itself, because its columns are many. Raises
+        NonFiniteTensor, and what `on_module` raises."""
+        for weight in self._full_weights:
+            delta = delta_of(weight, self._weights.source, alignments.models)
+            self._full.append(self._compared(weight, delta, alignments))
+            self._progress(weight.name, self._full[-1].outcome)
+
+    def _compared(
+        self, weight: FullWeight, delta: Delta | str, alignments: Alignments
+    ) -> FullOutcome:
+        if isinstance(delta, str):
+            return FullOutcome(weight, weight.entry.shape, delta)
+        scratch = self.out / "delta.scratch"
+        outcome = project_delta(delta, alignments, self.given.method, self._weights, scratch)
+        return FullOutcome(weight, delta.shape, outcome)
+
+    @property
+    def _full_weights(self) -> Sequence[FullWeight]:
+        """Those that are to be projected."""
+        given = self.given
+        return given.manifest.full_weights if given.method.full_weights == "project" else ()
+
     def finish(self) -> None:
         """The report, and for a patch the weights. Raises NonFiniteTensor where `C B` is too large
         for the adapter's dtype."""
         given = self.given
         outcomes = [self._outcomes[module.name] for module in given.manifest.modules]
+        found = Outcomes(outcomes, self._full, self._zero_biases())
         references = (given.base.reference, given.chat.reference)
-        report = build_report(
-            given.manifest, *references, given.method, outcomes, self.kind, self._zero_biases()
-        )
+        report = build_report(given.manifest, *references, given.method, found, self.kind)
         if self.kind == "patch":
             chosen = [m.module for m in report.layers if m.decision == "projected"]
-            places = [entry for name in chosen for entry in _replaced(self.modules[name])]
+            places = [entry for name in chosen for entry in self._replaced(name)]
             self._weights.publish(places, self.out / WEIGHTS_FILE, _dropped(given))
         self.report = report
+
+    def _replaced(self, name: str) -> list[TensorEntry]:
+        """The tensors that are replaced where the layer is selected."""
+        if module := self.modules.get(name):
+            return [entry for entry in (module.lora_b, module.bias, module.magnitude) if entry]
+        return [found.weight.entry for found in self._full if found.weight.name == name]
 
     def _zero_biases(self) -> Set[str]:
         """Of modules that were skipped."""
@@ -152,8 +190,13 @@ class Run:
 
     def _note(self, name: str, outcome: Outcome) -> None:
         self._outcomes[name] = outcome
-        done, total = len(self._outcomes), len(self.modules)
-        self.on_module(Progress(done, total, name, outcome.cosine))
+        self._progress(name, outcome)
+
+    def _progress(self, name: str, outcome: Outcome | str) -> None:
+        done = len(self._outcomes) + len(self._full)
+        total = len(self.modules) + len(self._full_weights)
+        cosine = None if isinstance(outcome, str) else outcome.cosine
+        self.on_module(Progress(done, total, name, cosine))
 
     def _pair(self, module: LoraModule) -> LoraPair:
         a, b = (self._factor(entry) for entry in (module.lora_a, module.lora_b))
@@ -205,13 +248,8 @@ class Run:
             yield self._weights.propose(module.magnitude, final)
 
 
-def _replaced(module: LoraModule) -> list[TensorEntry]:
-    """The tensors that are replaced where the module is selected."""
-    return [entry for entry in (module.lora_b, module.bias, module.magnitude) if entry]
-
-
 def _dropped(given: PatchInput) -> list[TensorEntry]:
-    if given.method.full_weights == "keep":
+    if given.method.full_weights != "drop":
         return []
     return [weight.entry for weight in given.manifest.full_weights]
 

@@ -46,10 +46,19 @@ def measure(pair: LoraPair, c_b: Tensor) -> Measures:
     plain = _inner(_gram(pair.b, pair.b), a_gram)  # ||B A||_F^2
     projected = max(0.0, _inner(_gram(c_b, c_b), a_gram))  # ||C B A||_F^2; rounding may go below 0
     distance = float(torch.linalg.vector_norm(pair.b.double() - c_b.double()))
+    inner = _inner(_gram(pair.b, c_b), a_gram)
+    return compared(inner, plain, projected, distance, abs(pair.scaling))
+
+
+def compared(
+    inner: float, plain: float, projected: float, distance: float, scaling: float = 1.0
+) -> Measures:
+    """From `<D, C D>_F`, `||D||_F^2` (not zero) and `||C D||_F^2`, where `dW = scaling * D`;
+    `distance` is what was left when `C` was applied."""
     return Measures(
-        cosine=_cosine(_inner(_gram(pair.b, c_b), a_gram), plain, projected),
+        cosine=_cosine(inner, plain, projected),
         retained_energy=math.sqrt(projected / plain),
-        update_norm=abs(pair.scaling) * math.sqrt(plain),
+        update_norm=scaling * math.sqrt(plain),
         pdst_kept=1 / (1 + distance),
     )
 

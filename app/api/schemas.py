@@ -62,7 +62,7 @@ class MethodIn(_Request):
     full_weights: FullWeights = Field(
         default="keep",
         description="modules_to_save, trained tokens and biases: keep leaves them, unscreened; "
-        "drop takes them out of the adapter",
+        "drop takes them out of the adapter; project compares and changes them as LoRA modules",
     )
     select: SelectIn = SelectIn(by="threshold", value=DEFAULT_THRESHOLD)
 

@@ -58,7 +58,7 @@ def patch(
         str, typer.Option(help="safe_lora: none, or preserve_norm to restore the update's norm")
     ] = "none",
     full_weights: Annotated[
-        str, typer.Option(help="modules_to_save, trained tokens, biases: keep, or drop them")
+        str, typer.Option(help="modules_to_save, trained tokens, biases: keep, drop or project")
     ] = "keep",
     report: Annotated[
         Path | None, typer.Option(help="also write the report: .json, .csv, .md or .html")

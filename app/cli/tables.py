@@ -52,7 +52,7 @@ def _table(report: Mapping[str, Any], measures: Mapping[str, str]) -> Table:
         table.add_row(
             Text(layer["module"]),
             "x".join(map(str, layer["shape"])),
-            str(layer["rank"]),
+            "full" if layer["rank"] is None else str(layer["rank"]),
             *(number(layer[key]) for key in measures.values()),
             Text(layer["decision"], style=STYLES[layer["decision"]]),
         )

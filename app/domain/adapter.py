@@ -100,6 +100,7 @@ class FullWeight:
     name: str  # of the parameter in the model, e.g. "lm_head.weight"
     entry: TensorEntry
     feature: str  # PEFT's field that put it there, e.g. "modules_to_save"
+    tokens: tuple[int, ...] = ()  # the rows it replaces, where it does not replace them all
 
 
 @dataclass(frozen=True, slots=True)

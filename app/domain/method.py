@@ -10,7 +10,7 @@ MethodName = Literal["safe_lora", "scale", "prune"]
 ProjectorName = Literal["approximate", "exact", "subspace", "complement"]
 SelectBy = Literal["threshold", "count", "fraction", "all"]
 Rescale = Literal["none", "preserve_norm"]
-FullWeights = Literal["keep", "drop"]
+FullWeights = Literal["keep", "drop", "project"]
 
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 PROJECTORS: tuple[ProjectorName, ...] = get_args(ProjectorName)
@@ -90,8 +90,9 @@ class Method:
     `safe_lora`: `C B` with one of four projectors `C`. `subspace` and `complement` take a share of
     `||V||_F^2` (`energy`, in (0, 1]) or a number of directions (`rank`); the other two leave
     `energy` unused and refuse `rank`. `rescale="preserve_norm"` then brings `||dW||_F` back to what
-    it was. `full_weights` says what becomes of whole parameters that bypass LoRA. The baselines, on
-    the same selection: `scale` gives `factor * B`, `prune` gives zero.
+    it was. The baselines, on the same selection: `scale` gives `factor * B`, `prune` gives zero.
+    `full_weights` says what becomes of whole parameters that bypass LoRA: with `project` they are
+    compared, selected and changed as LoRA modules are, by what they change of the chat model's.
     """
 
     projector: ProjectorName = "approximate"

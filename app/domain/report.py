@@ -31,13 +31,14 @@ ServingLoads = Literal["yes", "setting", "unknown", "wrong", "refused"]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One adapted module. Numbers are null where the module was skipped and has none."""
+    """One adapted module, or a full weight compared by what it changes of the chat model's. Numbers
+    are null where it was skipped and has none."""
 
-    module: str  # full name in the base model
+    module: str  # full name in the base model; of a full weight the parameter's
     layer: int | None  # the first number in the name
     kind: str  # the last part of the name, e.g. "q_proj"
     shape: tuple[int, int]  # (d_out, d_in)
-    rank: int
+    rank: int | None  # null for a full weight
     cosine: float | None  # <dW, C dW>_F / (||dW||_F ||C dW||_F)
     retained_energy: float | None  # ||C dW||_F / ||dW||_F, what projecting leaves of the update
     update_norm: float | None  # ||dW||_F, scaling included
@@ -122,7 +123,7 @@ class Report:
     chat_model: ModelReference
     method: MethodReference
     summary: Summary
-    layers: Sequence[LayerReport]  # in module order
+    layers: Sequence[LayerReport]  # in module order, full weights last
     unscreened: Sequence[Unscreened]
     warnings: Sequence[str]
     versions: Mapping[str, str]

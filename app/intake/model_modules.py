@@ -23,7 +23,7 @@ def named_modules(
     ending = _by_end(names, chat)
     found: dict[str, AlignedModule] = {}
     for name in names:
-        whole = _of_weight(chat, name)
+        whole = module_of(chat, name)
         meant = [whole] if whole else ending[name]
         if not meant:
             raise ModulesNotInModel(field=CHAT, model=chat_id, modules=[name])
@@ -41,7 +41,7 @@ def shared_modules(
         for module in _of_checkpoint(chat)
         if module.layer_type == "linear"
         and not is_output_head(module.name)
-        and _of_weight(base, module.name) == module
+        and module_of(base, module.name) == module
     ]
     if not found:
         raise InvalidField(field=CHAT, reason="has no module in common with base_model")
@@ -70,12 +70,12 @@ def _checked(
 
 def _of_checkpoint(checkpoint: Checkpoint) -> Iterator[AlignedModule]:
     for name in checkpoint.tensors:
-        module = _of_weight(checkpoint, name.removesuffix(WEIGHT))
+        module = module_of(checkpoint, name.removesuffix(WEIGHT))
         if name.endswith(WEIGHT) and module:
             yield module
 
 
-def _of_weight(checkpoint: Checkpoint, name: str) -> AlignedModule | None:
+def module_of(checkpoint: Checkpoint, name: str) -> AlignedModule | None:
     """The module whose weight a projector could be made of; None where there is none."""
     weight = checkpoint.weight(name)
     if weight is None or len(weight.entry.shape) != 2 or weight.entry.dtype not in DTYPE_BYTES:

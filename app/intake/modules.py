@@ -192,7 +192,8 @@ def _full_weights(found: _Found, config: LoraConfig) -> Iterator[FullWeight]:
                 "it all the same)"
             )
             raise TensorRefused(tensor=tensor.name, reason=reason)
-        yield FullWeight(name, tensor, feature)
+        tokens = _trained(key.module, config) if key.part == "tokens" else None
+        yield FullWeight(name, tensor, feature, tokens or ())
 
 
 def _parameter(key: TensorKey, tensor: TensorEntry) -> str:

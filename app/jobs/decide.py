@@ -75,10 +75,11 @@ def _decided(layer: LayerReport, chosen: bool, method: Method) -> LayerReport:
 
 def _reason(layer: LayerReport, chosen: bool, method: Method) -> str:
     parts = [_why(layer, chosen, method.select)]
+    what = "B" if layer.rank is not None else "what it changes"
     if chosen and method.name == "scale":
-        parts.append(f"B was scaled by {method.factor:g}")
+        parts.append(f"{what} was scaled by {method.factor:g}")
     if chosen and method.name == "prune":
-        parts.append("B was set to zero")
+        parts.append(f"{what} was set to zero")
     return "; ".join([*parts, layer.note] if layer.note else parts)
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tests.workers.test_breadth import LINEAR_EXPERTS, REFUSED, SUPPORTED, Row
+from tests.workers.breadth import LINEAR_EXPERTS, REFUSED, SUPPORTED, Row
 
 PAGE = Path(__file__).parents[2] / "docs" / "adapter-kinds.md"
 INTRODUCTION = """# Adapter kinds
 
-Made from the rows of `tests/workers/test_breadth.py` by `python -m tests.workers.kinds_page`; do
+Made from the rows of `tests/workers/breadth.py` by `python -m tests.workers.kinds_page`; do
 not edit. Each row is a test on a tiny random model made with transformers, with an adapter
 made by PEFT.
 """
@@ -16,7 +16,8 @@ SUPPORTED_TEXT = """## Supported
 
 Each is compared with the dense float64 formulas, with PEFT's merged weights, and by the model's
 forward pass. "Not screened" names whole parameters that bypass LoRA: `full_weights: keep` leaves
-them, with a warning and the verdict `review`; `drop` takes them out.
+them, with a warning and the verdict `review`; `drop` takes them out; `project` compares and changes
+them by what they change of the chat model's (not norms, nor single tokens of an output head).
 """
 REFUSED_TEXT = """## Refused
 
