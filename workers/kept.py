@@ -59,8 +59,10 @@ class CachedPanels:
     def dtype(self) -> torch.dtype:
         return self.stored.tensor.dtype
 
-    def panel(self, i: int) -> Tensor:
-        return self.stored.chunk(i)[0]
+    def group(self, begin: int, end: int) -> Tensor:
+        for i in range(begin, end):
+            self.stored.chunk(i)
+        return self.stored.tensor[begin:end]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,6 @@ def gram(panels: Panels, scratch: Scratch) -> Tensor:
     wide = scratch.take("wide", layout.panel_shape, work_dtype(panels.dtype))
     total = torch.zeros(layout.d_out, layout.d_out, dtype=torch.float64)
     for i in range(layout.count):
-        columns = layout.columns(wide.copy_(panels.panel(i)))
+        columns = layout.columns(wide.copy_(panels.group(i, i + 1)[0]))
         total += columns @ columns.T
     return total.float()

@@ -35,7 +35,7 @@ def test_the_panels_side_by_side_are_the_difference(
 ) -> None:
     v, exact = difference(*shape, transposed=transposed)
     panels, _ = hold(v, Scratch())
-    columns = [panels.layout.columns(panels.panel(i)) for i in range(panels.layout.count)]
+    columns = [panels.layout.columns(panels.group(i, i + 1)[0]) for i in range(panels.layout.count)]
     side_by_side = torch.cat(columns, dim=1)
     assert torch.equal(side_by_side[:, : shape[1]], exact.to(torch.bfloat16))
     assert not side_by_side[:, shape[1] :].any()
