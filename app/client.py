@@ -42,8 +42,11 @@ class Event:
 class Client:
     """Synchronous. Raises ProblemError for a problem, httpx.TransportError when nobody answers."""
 
-    def __init__(self, base_url: str, timeout: httpx.Timeout = TIMEOUT) -> None:
-        self._http = httpx.Client(base_url=base_url, timeout=timeout)
+    def __init__(
+        self, base_url: str, timeout: httpx.Timeout = TIMEOUT, api_key: str | None = None
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=base_url, timeout=timeout, headers=headers)
 
     def __enter__(self) -> "Client":
         return self

@@ -2,9 +2,22 @@
 
 import os
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _split(value: object) -> object:
+    """`a, b` as the environment gives it."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -79,6 +92,44 @@ class Settings(BaseSettings):
         default=30.0,
         gt=0,
         description="Seconds between two searches for jobs that the queue has lost.",
+    )
+
+    auth: Literal["keys", "none"] | None = Field(
+        default=None,
+        description="keys: every request needs an API key; none: for a service that only its own "
+        "machine reaches. Unset, `up` on a loopback address takes none, anything else keys.",
+    )
+    allowed_hosts: Names = Field(
+        default=LOOPBACK,
+        description="With auth none: names and addresses in a request's Host, with commas; * is "
+        "any.",
+    )
+    cors_origins: Names = Field(
+        default=(),
+        description="Sites whose pages may use the API, as https://host, with commas; none if "
+        "unset.",
+    )
+    trusted_proxies: Names = Field(
+        default=(),
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with "
+        "commas.",
+    )
+    allowed_models: Names = Field(
+        default=("*",),
+        description="Patterns of model ids that jobs may name, as org/*, with commas.",
+    )
+    requests_per_minute: int = Field(
+        default=600, ge=0, description="Requests that an API key may make a minute; 0 is any."
+    )
+    max_queued_jobs: int = Field(
+        default=1000,
+        ge=0,
+        description="Jobs that a tenant with API keys may have that have not ended; 0 is any.",
+    )
+    max_stored_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Bytes of adapters that a tenant with API keys may have stored; 0 is any.",
     )
 
     @property

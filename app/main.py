@@ -7,16 +7,22 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.api import adapters, alignments, errors, health, jobs, patch, results, schema_pages
 from app.api.body_limit import BodyLimit
-from app.api.services import Services
+from app.api.outer import Outer
+from app.api.services import OpenDoor, Services
 from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
+from app.domain.access import Quotas
 from app.domain.errors import Unavailable
 from app.jobs.submit import reconcile
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.events import RedisEvents
+from app.storage.keys import SqlKeys
+from app.storage.limiter import RedisLimiter
 from app.storage.models import FolderModels
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
@@ -24,6 +30,10 @@ from app.storage.records import SqlRecords
 logger = logging.getLogger(__name__)
 
 MAX_JSON_BYTES = 1 << 20  # a job has under 1 KiB; uploads have their own limit
+CORS_HEADERS = [
+    "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "Range"
+]  # fmt: skip
+CORS_EXPOSED = ["Content-Range", "ETag", "Location", "Repr-Digest", "Retry-After", "X-Request-ID"]
 DESCRIPTION = """\
 Takes a LoRA adapter and the names of the base and the chat model it was tuned from; gives back a
 safety-patched adapter with a report that says, layer by layer, what was changed and why.
@@ -44,9 +54,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.reconcile_every_s = settings.reconcile_every_s
     for module in (adapters, patch, jobs, results, alignments, schema_pages, health):
         app.include_router(module.router)
-    upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
-    uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
-    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads)
+    _add_middleware(app, settings)
     errors.install(app)
     return app
 
@@ -60,11 +68,39 @@ def wire(settings: Settings) -> Services:
             settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
         ),
         events=RedisEvents(settings.resolved_redis_url),
-        models=FolderModels(settings.resolved_model_root),
+        models=FolderModels(settings.resolved_model_root, settings.allowed_models),
         staging_dir=settings.staging_dir,
         max_upload_bytes=settings.max_upload_bytes,
         max_wait_s=settings.max_wait_s,
+        keys=SqlKeys(settings.resolved_database_url),
+        limiter=RedisLimiter(settings.resolved_redis_url, settings.requests_per_minute),
+        quotas=Quotas(settings.max_queued_jobs or None, settings.max_stored_bytes or None),
+        open_door=_open_door(settings),
     )
+
+
+def _open_door(settings: Settings) -> OpenDoor | None:
+    if settings.auth != "none":
+        return None
+    return OpenDoor(frozenset(settings.allowed_hosts), frozenset(settings.cors_origins))
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last is the first to see a request."""
+    upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
+    uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
+    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=CORS_HEADERS,
+            expose_headers=CORS_EXPOSED,
+        )
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+    app.add_middleware(Outer)
 
 
 @asynccontextmanager

@@ -36,7 +36,8 @@ class AlignJob:
         """Raises what choosing and warming raise, and `Stopped` where the lease says so."""
         base = self._model(job.base_model, "base_model")
         chat = self._model(job.chat_model, "chat_model")
-        adapter = self.records.adapter(job.adapter) if job.adapter else None
+        records = self.records.of(job.tenant)
+        adapter = records.adapter(job.adapter) if job.adapter else None
         of_adapter = adapter.modules if adapter else None
         modules = modules_to_align(job, of_adapter, base.checkpoint, chat.checkpoint)
         warmed = self._warmed(job, modules, base, chat, lease)

@@ -71,7 +71,7 @@ class PatchJobs:
 
     def _input(self, job: Job) -> PatchInput:
         folder = self.folder_of(job) / "adapter"
-        manifest = self._fetch(self.records.adapter(job.only_adapter), folder)
+        manifest = self._fetch(self.records.of(job.tenant).adapter(job.only_adapter), folder)
         base = self._model(job.base_model, "base_model")
         chat = self._model(job.chat_model, "chat_model")
         # Again, because a model may have changed since the job was submitted.

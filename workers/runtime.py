@@ -130,7 +130,7 @@ def make_runtime(settings: Settings) -> Runtime:
     return Runtime(
         desk=_desk(settings),
         artifacts=ObjectArtifacts(settings.resolved_storage_url),
-        models=FolderModels(settings.resolved_model_root),
+        models=FolderModels(settings.resolved_model_root, settings.allowed_models),
         staging_dir=settings.staging_dir,
         threads=settings.resolved_threads,
         cache=_cache(settings),

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from app.api.access import ReadServices, SubmitServices
 from app.api.schemas import AdapterOut, AdapterPage, AdapterSummaryOut, adapter_path
-from app.api.services import ServicesDep
 from app.api.uploads import accept, received
 
 router = APIRouter(prefix="/v1/adapters", tags=["adapters"])
@@ -31,7 +31,9 @@ UPLOAD_BODY = {
 
 
 @router.post("", status_code=201, openapi_extra=UPLOAD_BODY)
-async def upload_adapter(request: Request, services: ServicesDep, response: Response) -> AdapterOut:
+async def upload_adapter(
+    request: Request, services: SubmitServices, response: Response
+) -> AdapterOut:
     """Upload an adapter. The same content again answers 200 with the same id."""
     async with received(request, services) as upload:
         adapter, created = await accept(upload, services)
@@ -42,7 +44,7 @@ async def upload_adapter(request: Request, services: ServicesDep, response: Resp
 
 @router.get("")
 def list_adapters(
-    services: ServicesDep,
+    services: ReadServices,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
 ) -> AdapterPage:
@@ -53,6 +55,6 @@ def list_adapters(
 
 
 @router.get("/{adapter_id}")
-def show_adapter(adapter_id: str, services: ServicesDep) -> AdapterOut:
+def show_adapter(adapter_id: str, services: ReadServices) -> AdapterOut:
     """One adapter with its modules."""
     return AdapterOut.of(services.records.adapter(adapter_id))

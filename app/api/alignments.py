@@ -5,11 +5,11 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Query, Response
 
+from app.api.access import ReadServices, SubmitServices
 from app.api.alignment_schemas import AlignmentIn, PairOut, PairPage
 from app.api.jobs import IdempotencyKeyHeader, settle, submit_job
 from app.api.prefer import WaitDep, applied
 from app.api.schemas import JobOut, job_path
-from app.api.services import ServicesDep
 
 router = APIRouter(prefix="/v1/alignments", tags=["alignments"])
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/alignments", tags=["alignments"])
 @router.post("", status_code=202, responses={200: {"model": JobOut, "description": "Finished"}})
 async def create_alignment(
     body: AlignmentIn,
-    services: ServicesDep,
+    services: SubmitServices,
     response: Response,
     wait_s: WaitDep,
     key: IdempotencyKeyHeader = None,
@@ -32,7 +32,7 @@ async def create_alignment(
 
 @router.get("")
 def list_alignments(
-    services: ServicesDep,
+    services: ReadServices,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: str | None = None,
 ) -> PairPage:

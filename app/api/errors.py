@@ -4,7 +4,6 @@
 members. Nothing of the server (paths, traces, versions) is in a problem.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,17 +16,18 @@ from starlette.requests import ClientDisconnect
 from app.domain.errors import (
     AdapterSafetyError,
     Conflict,
+    Denied,
     InvalidField,
     JobFault,
     MalformedRequest,
     NotFound,
     Refused,
     TooLarge,
+    TooMany,
+    Unauthenticated,
     Unavailable,
 )
 from app.domain.job import Fault
-
-logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -36,6 +36,9 @@ STATUS: Mapping[type[AdapterSafetyError], int] = {
     MalformedRequest: 400,
     TooLarge: 413,
     Refused: 422,
+    Unauthenticated: 401,
+    Denied: 403,
+    TooMany: 429,
     NotFound: 404,
     Conflict: 409,
     JobFault: 422,
@@ -70,8 +73,17 @@ def problem(
 
 def problem_of(error: AdapterSafetyError) -> JSONResponse:
     status = status_of(type(error))
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-    return problem(status, error.code, error.title, str(error), error.facts, headers)
+    return problem(status, error.code, error.title, str(error), error.facts, _headers(error))
+
+
+def _headers(error: AdapterSafetyError) -> Mapping[str, str] | None:
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    if isinstance(error, TooMany):
+        return {"Retry-After": str(error.facts["retry_after_s"])}
+    return None
 
 
 def problem_of_fault(fault: Fault) -> JSONResponse:
@@ -98,13 +110,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     def _gone(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=400)  # nobody reads it
-
-    @app.exception_handler(Exception)
-    def _bug(request: Request, error: Exception) -> Response:
-        logger.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem(
-            500, "internal-error", "Something went wrong", "the service failed; try again"
-        )
 
 
 def _validation_problem(errors: Sequence[Any]) -> Response:

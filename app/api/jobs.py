@@ -6,9 +6,10 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 
+from app.api.access import ReadServices, SubmitServices
 from app.api.prefer import WaitDep, applied
 from app.api.schemas import JobIn, JobOut, JobPage, job_path
-from app.api.services import Services, ServicesDep
+from app.api.services import Services
 from app.domain.adapter import StoredModule
 from app.domain.errors import InvalidField
 from app.domain.job import Job, JobKind, JobStatus
@@ -41,6 +42,7 @@ def submit_job(request: JobRequest, key: str | None, services: Services) -> Job:
         queue=services.queue,
         events=services.events,
         models=services.models,
+        quotas=services.quotas,
     )
 
 
@@ -66,7 +68,7 @@ async def settle(job: Job, wait_s: float | None, services: Services) -> Job:
 @router.post("", status_code=202, responses={200: {"model": JobOut, "description": "Finished"}})
 async def create_job(
     body: JobIn,
-    services: ServicesDep,
+    services: SubmitServices,
     response: Response,
     wait_s: WaitDep,
     key: IdempotencyKeyHeader = None,
@@ -81,7 +83,7 @@ async def create_job(
 
 @router.get("")
 def list_jobs(
-    services: ServicesDep,
+    services: ReadServices,
     status: JobStatus | None = None,
     kind: JobKind | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -93,12 +95,12 @@ def list_jobs(
 
 
 @router.get("/{job_id}")
-def show_job(job_id: str, services: ServicesDep) -> JobOut:
+def show_job(job_id: str, services: ReadServices) -> JobOut:
     """One job."""
     return JobOut.of(services.records.job(job_id))
 
 
 @router.delete("/{job_id}", status_code=202)
-def cancel_job(job_id: str, services: ServicesDep) -> JobOut:
+def cancel_job(job_id: str, services: SubmitServices) -> JobOut:
     """Cancel a job: at once while it is queued, between two modules while it runs."""
     return JobOut.of(cancel(job_id, records=services.records, events=services.events))

@@ -9,13 +9,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
+from app.api.access import SubmitServices
 from app.api.adapters import UPLOAD_PROPERTIES
 from app.api.errors import problem_of_fault
 from app.api.jobs import IdempotencyKeyHeader, check_new, settle, submit_job
 from app.api.prefer import WaitDep, applied
 from app.api.results import adapter_response
 from app.api.schemas import JobIn, JobOut, job_path
-from app.api.services import Services, ServicesDep
+from app.api.services import Services
 from app.api.uploads import accept, received
 from app.domain.errors import InvalidField, JobCancelled, MalformedRequest
 from app.domain.job import Fault, Job
@@ -71,7 +72,7 @@ PATCH_BODY: dict[str, Any] = {
     responses={200: {"content": {"application/zip": {}}, "description": "The patched adapter"}},
 )
 async def patch_adapter(
-    request: Request, services: ServicesDep, wait_s: WaitDep, key: IdempotencyKeyHeader = None
+    request: Request, services: SubmitServices, wait_s: WaitDep, key: IdempotencyKeyHeader = None
 ) -> Response:
     """Upload and patch. With `Prefer: wait=N` the answer is the patched zip if it is ready then."""
     async with received(request, services) as upload:

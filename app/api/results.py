@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
+from app.api.access import ReadServices
 from app.api.negotiate import report_format
 from app.api.ranges import file_response
-from app.api.services import Services, ServicesDep
+from app.api.services import Services
 from app.domain.errors import InvalidField
 from app.domain.job import Job
 from app.domain.method import Selection, one_selection
@@ -24,7 +25,7 @@ RETRY_MS = 1000
 
 async def _resume_from(
     job_id: str,
-    services: ServicesDep,
+    services: ReadServices,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
 ) -> str:
     """The event id to go on after; checked before the stream starts, so that errors are problems.
@@ -40,7 +41,7 @@ async def _resume_from(
 
 @router.get("/events", response_class=EventSourceResponse)
 async def stream_events(
-    job_id: str, services: ServicesDep, after: Annotated[str, Depends(_resume_from)]
+    job_id: str, services: ReadServices, after: Annotated[str, Depends(_resume_from)]
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events: `queued`, `running`, `module` (one a module), and the final status.
 
@@ -72,7 +73,7 @@ def _other_selection(
 )
 def show_report(
     job_id: str,
-    services: ServicesDep,
+    services: ReadServices,
     other: Annotated[Selection | None, Depends(_other_selection)],
     format: str | None = None,  # noqa: A002 because this is the query parameter's public name
     accept: Annotated[str | None, Header()] = None,
@@ -101,13 +102,13 @@ def show_report(
         206: {"description": "The part that `Range` asked for"},
     },
 )
-def download_adapter(job_id: str, request: Request, services: ServicesDep) -> Response:
+def download_adapter(job_id: str, request: Request, services: ReadServices) -> Response:
     """The patched adapter as a zip: a PEFT folder with `safety_report.json` and a README."""
     return adapter_response(services.records.job(job_id), request.headers, services)
 
 
 @router.head("/adapter", include_in_schema=False)
-def describe_adapter(job_id: str, request: Request, services: ServicesDep) -> Response:
+def describe_adapter(job_id: str, request: Request, services: ReadServices) -> Response:
     """The download's headers: its size, ETag and digest."""
     job = services.records.job(job_id)
     return adapter_response(job, request.headers, services, head=True)

@@ -6,7 +6,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.jobs.ports import Artifacts, Events, Models, Queue, Records
+from app.domain.access import Quotas
+from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
+
+
+@dataclass(frozen=True)
+class OpenDoor:
+    """Of a service that asks for no keys, because it listens on its own machine alone."""
+
+    hosts: frozenset[str]  # names and addresses that requests may be addressed to; "*" is any
+    origins: frozenset[str]  # sites whose pages may send requests
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,10 @@ class Services:
     staging_dir: Path  # uploads lie here until they are accepted
     max_upload_bytes: int
     max_wait_s: float
+    keys: Keys
+    limiter: Limiter
+    quotas: Quotas  # of each tenant
+    open_door: OpenDoor | None  # None where keys are needed
 
 
 def _services(request: Request) -> Services:

@@ -64,10 +64,14 @@ async def received(request: Request, services: Services) -> AsyncIterator[Receiv
 
 
 async def accept(upload: Received, services: Services) -> tuple[StoredAdapter, bool]:
-    """Store the adapter; False when it was there already."""
+    """Store the adapter; False when it was there already. Raises QuotaExceeded."""
     return await to_thread.run_sync(
         lambda: accept_adapter(
-            upload.folder, upload.manifest, records=services.records, artifacts=services.artifacts
+            upload.folder,
+            upload.manifest,
+            records=services.records,
+            artifacts=services.artifacts,
+            quotas=services.quotas,
         )
     )
 

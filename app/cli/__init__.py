@@ -8,6 +8,7 @@ import typer
 
 from app.cli.demo import demo
 from app.cli.inspect import inspect
+from app.cli.keys import keys
 from app.cli.migrate import migrate
 from app.cli.patch import patch
 from app.cli.up import up
@@ -38,6 +39,7 @@ def _options(
 
 for command in (demo, up, patch, inspect, migrate):
     app.command()(command)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`adapter-safety patch --server`: the same job, done by a server."""
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -18,6 +19,8 @@ from app.domain.adapter import PATCHED_FILES
 from app.domain.errors import InvalidField
 from app.domain.method import Method
 
+API_KEY = "ADAPTER_SAFETY_API_KEY"  # from the environment, because others see a command's arguments
+
 
 def patch_remotely(
     server: str, adapter: Path, models: Mapping[str, str], method: Method, out: Path
@@ -26,7 +29,7 @@ def patch_remotely(
     if not adapter.exists():
         raise InvalidField(field="adapter", reason=f"there is nothing at {adapter}")
     try:
-        with Client(server) as client:
+        with Client(server, api_key=os.environ.get(API_KEY)) as client:
             job = _finished(client, adapter, models, method)
             if job["status"] != "succeeded":
                 detail = (job["problem"] or {}).get("detail", f"the job was {job['status']}")

@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from app.cli.exits import FAILED, explained, fail
-from app.config import Settings
+from app.config import LOOPBACK, Settings
+from app.domain.access import live
 from app.domain.errors import InvalidField
 from app.supervisor.errors import PortTaken, SupervisorError
 from app.supervisor.up import run_up
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def up(
@@ -23,6 +22,7 @@ def up(
     """Run the whole service on this machine until Ctrl-C."""
     with explained():
         settings = _prepared()
+        auth = _auth(host, settings)
     try:
         code = run_up(
             data_dir=settings.data_dir,
@@ -32,6 +32,7 @@ def up(
             environment={
                 **os.environ,
                 "ADAPTER_SAFETY_DATA_DIR": str(settings.data_dir.absolute()),
+                "ADAPTER_SAFETY_AUTH": auth,
             },
             api_command=_api_command,
             worker_command=_worker_command(),
@@ -60,6 +61,33 @@ def _prepared() -> Settings:
     return settings
 
 
+def _auth(host: str, settings: Settings) -> str:
+    """Whether requests need a key. Raises InvalidField for an address that others can reach, where
+    nobody has one."""
+    if host in LOOPBACK:
+        return settings.auth or "none"
+    if settings.auth == "none":
+        reason = f"none is for an address that only this machine reaches, not {host}"
+        raise InvalidField(field="ADAPTER_SAFETY_AUTH", reason=reason)
+    if not _has_keys(settings):
+        reason = (
+            f"others can reach {host}, and there is no API key yet; make one first: "
+            "adapter-safety keys create --name NAME --scope submit,read"
+        )
+        raise InvalidField(field="--host", reason=reason)
+    return "keys"
+
+
+def _has_keys(settings: Settings) -> bool:
+    from app.storage.keys import SqlKeys  # here, as `upgrade` below
+
+    kept = SqlKeys(settings.resolved_database_url)
+    try:
+        return bool(live(kept.all()))
+    finally:
+        kept.close()
+
+
 def _say_ready(url: str, settings: Settings) -> None:
     typer.echo(f"adapter-safety is ready at {url} (API description: {url}/docs)")
     typer.echo(f"data: {settings.data_dir.absolute()}")
@@ -70,7 +98,8 @@ def _say_ready(url: str, settings: Settings) -> None:
 
 def _api_command(descriptor: int) -> list[str]:
     factory = ["--factory", "app.main:create_app", "--fd", str(descriptor)]
-    return [sys.executable, "-m", "uvicorn", *factory, "--timeout-graceful-shutdown", "3"]
+    plain = ["--no-proxy-headers", "--no-server-header"]  # proxies are trusted by our own setting
+    return [sys.executable, "-m", "uvicorn", *factory, *plain, "--timeout-graceful-shutdown", "3"]
 
 
 def _worker_command() -> list[str]:

@@ -8,10 +8,12 @@ AdapterSafetyError
 |   |-- MalformedSafetensors, TensorRefused, EmptyAdapter
 |   |-- ConfigRefused, RankMismatch, UnsupportedAdapter
 |   |-- InvalidField
-|   |-- UnknownModel, CheckpointRefused
+|   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
 |   `-- IdempotencyKeyReused
-|-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound
+|-- Denied                  Unauthenticated, Forbidden, CrossSite
+|-- TooMany                 RateLimited, QuotaExceeded
+|-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
 |   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, WorkerFault
@@ -161,6 +163,12 @@ class UnknownModel(Refused):
     )
 
 
+class ModelNotAllowed(Refused):
+    code = "model-not-allowed"
+    title = "This model may not be named here"
+    message = "{field}: {model} is not among the models that this service's operator allows"
+
+
 class CheckpointRefused(Refused):
     code = "checkpoint-refused"
     title = "A model's checkpoint cannot be used"
@@ -191,6 +199,48 @@ class IdempotencyKeyReused(Refused):
     message = "Idempotency-Key {key} was used for a request with another content"
 
 
+# ------------------------------------------------------------------------------------------- access
+class Denied(AdapterSafetyError):
+    """Whoever asks may not have it."""
+
+
+class Unauthenticated(Denied):
+    code = "unauthenticated"
+    title = "An API key is needed"
+    message = (
+        "send a live API key as Authorization: Bearer <key>; the service's operator makes one with "
+        "adapter-safety keys create"
+    )
+
+
+class Forbidden(Denied):
+    code = "forbidden"
+    title = "The API key does not allow this"
+    message = "this needs the scope {scope}, which the key does not have"
+
+
+class CrossSite(Denied):
+    code = "cross-site"
+    title = "A request from another site"
+    message = "a service without API keys takes no requests from {origin}"
+
+
+class TooMany(AdapterSafetyError):
+    """A bound of this caller's; `retry_after_s` says when to come again."""
+
+
+class RateLimited(TooMany):
+    code = "rate-limited"
+    title = "Too many requests"
+    message = "this key may make {limit} requests a minute; try again in {retry_after_s} seconds"
+
+
+class QuotaExceeded(TooMany):
+    code = "quota-exceeded"
+    title = "The quota is used up"
+    message = "{what}: at most {limit}; try again in {retry_after_s} seconds"
+
+
 # ---------------------------------------------------------------------------------------- not found
 class NotFound(AdapterSafetyError):
     """The id names nothing here."""
@@ -212,6 +262,12 @@ class ResultNotFound(NotFound):
     code = "result-not-found"
     title = "This job has no such result"
     message = "job {job} ended as {status}, which has no {what}"
+
+
+class KeyNotFound(NotFound):
+    code = "key-not-found"
+    title = "No such API key"
+    message = "no API key has the id {key}"
 
 
 # ----------------------------------------------------------------------------------------- conflict

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
+from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
@@ -52,6 +53,7 @@ class Job:
     chat_model: str
     method: Method
     created_at: datetime  # all times are UTC
+    tenant: str = DEFAULT_TENANT
     modules: tuple[str, ...] | None = None  # of an alignment: full names or suffixes, as asked for
     started_at: datetime | None = None
     finished_at: datetime | None = None

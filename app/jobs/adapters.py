@@ -3,20 +3,26 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from app.domain.access import NO_QUOTAS, Quotas
 from app.domain.adapter import AdapterManifest, StoredAdapter, StoredModule
 from app.jobs.ports import Artifacts, Records
 
 
 def accept_adapter(
-    folder: Path, manifest: AdapterManifest, *, records: Records, artifacts: Artifacts
+    folder: Path,
+    manifest: AdapterManifest,
+    *,
+    records: Records,
+    artifacts: Artifacts,
+    quotas: Quotas = NO_QUOTAS,
 ) -> tuple[StoredAdapter, bool]:
     """Keep a validated adapter whose files lie in `folder`; False when it was there already.
 
-    The files go first: a record never names a file that is not there.
+    The files go first: a record never names a file that is not there. Raises QuotaExceeded.
     """
     for name, file in manifest.files.items():
         artifacts.put(folder / name, file)
-    created = records.add_adapter(_stored(manifest))
+    created = records.add_adapter(_stored(manifest), most_bytes=quotas.stored_bytes)
     return records.adapter(manifest.id), created
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from app.domain.access import ApiKey
 from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter
 from app.domain.alignment import ListedPair, PairUsage
 from app.domain.checkpoint import Checkpoint
@@ -31,10 +32,20 @@ class IdempotencyKey:
 
 
 class Records(Protocol):
-    """The database: the truth about adapters and jobs. Every method is one transaction."""
+    """The database: the truth about adapters and jobs. Every method is one transaction.
 
-    def add_adapter(self, adapter: StoredAdapter) -> bool:
-        """Keep an adapter; False when its id was there already (nothing changes then)."""
+    Adapters, jobs and idempotency keys are those of one tenant: another's are not there. What
+    workers do (`claim` to `take_orphans`) is for all.
+    """
+
+    def of(self, tenant: str) -> "Records":
+        """The same database, another tenant's."""
+
+    def add_adapter(self, adapter: StoredAdapter, *, most_bytes: int | None = None) -> bool:
+        """Keep an adapter; False when its id was there already (that it came again is noted).
+
+        Raises QuotaExceeded where all of the tenant's would be more than `most_bytes`.
+        """
 
     def adapter(self, adapter_id: str) -> StoredAdapter:
         """Raises AdapterNotFound."""
@@ -42,10 +53,14 @@ class Records(Protocol):
     def adapters(self, *, limit: int, cursor: str | None) -> Page[ListedAdapter]:
         """Raises InvalidField(field="cursor") for a cursor we did not make."""
 
-    def add_job(self, job: Job, idempotency: IdempotencyKey | None) -> Job:
-        """Keep a queued job and return it; under a key used before, return that request's job.
+    def add_job(
+        self, job: Job, idempotency: IdempotencyKey | None, *, most_queued: int | None = None
+    ) -> Job:
+        """Keep a queued job and return it, as the tenant's; under a key used before, return that
+        request's job.
 
-        Raises IdempotencyKeyReused when the key came with another content.
+        Raises IdempotencyKeyReused when the key came with another content, QuotaExceeded where the
+        tenant has `most_queued` jobs that have not ended.
         """
 
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
@@ -184,3 +199,18 @@ class Turns(Protocol):
 
     def turn(self, name: str) -> AbstractContextManager[None]:
         """Wait until the caller alone has the turn called `name`, or cannot have it in time."""
+
+
+class Keys(Protocol):
+    """API keys."""
+
+    def verify(self, text: str) -> ApiKey | None:
+        """The live key that `text` is; None for anything else. Notes the use."""
+
+
+class Limiter(Protocol):
+    """How often each key may ask."""
+
+    def take(self, key: str) -> None:
+        """Count one request of this key. Raises RateLimited. A Redis that is away counts nothing:
+        it stops no one."""

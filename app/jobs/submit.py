@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from app.domain.access import NO_QUOTAS, Quotas
 from app.domain.adapter import StoredModule
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField, Unavailable
@@ -45,12 +46,13 @@ def submit(
     queue: Queue,
     events: Events,
     models: Models,
+    quotas: Quotas = NO_QUOTAS,
 ) -> Job:
     """Keep a job and hand it to the workers; under a key used before, return that request's job.
 
     Raises AdapterNotFound, UnknownModel, CheckpointRefused, ModulesNotInModel, ModelShapesDiffer,
-    AdapterShapesDiffer, InvalidField and IdempotencyKeyReused; nothing is kept then. A broker that
-    is away is no error: the job is kept, and the reconciler enqueues it.
+    AdapterShapesDiffer, InvalidField, IdempotencyKeyReused and QuotaExceeded; nothing is kept then.
+    A broker that is away is no error: the job is kept, and the reconciler enqueues it.
     """
     idempotency = IdempotencyKey(key, request.sha256) if key is not None else None
     earlier = records.job_for_key(idempotency) if idempotency else None
@@ -59,7 +61,7 @@ def submit(
     adapter = None if request.adapter is None else records.adapter(request.adapter)
     check_request(request, adapter.modules if adapter else None, models)
     wanted = _new_job(request)
-    job = records.add_job(wanted, idempotency)
+    job = records.add_job(wanted, idempotency, most_queued=quotas.queued_jobs)
     if job.id == wanted.id:
         events.publish(job.id, "queued", {"status": "queued"})
         enqueue(job.id, job.kind, queue)

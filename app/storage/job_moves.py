@@ -27,9 +27,12 @@ FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 900.0
 
 
-def find_job(connection: Connection, job_id: str) -> Job:
-    """Raises JobNotFound."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
+def find_job(connection: Connection, job_id: str, tenant: str | None = None) -> Job:
+    """Of one tenant, or of any. Raises JobNotFound."""
+    query = select(jobs).where(jobs.c.id == job_id)
+    if tenant is not None:
+        query = query.where(jobs.c.tenant == tenant)
+    row = connection.execute(query).one_or_none()
     if row is None:
         raise JobNotFound(job=job_id)
     return to_job(row)
@@ -70,10 +73,11 @@ def claim_companions(
 
 def _companions(connection: Connection, job: Job, *, most: int, most_bytes: int) -> list[int]:
     """The oldest that fit; their `seq`s."""
-    own = select(adapters.c.summary).where(adapters.c.id == job.only_adapter)
+    of_own = and_(adapters.c.tenant == job.tenant, adapters.c.id == job.only_adapter)
+    of_theirs = and_(adapters.c.tenant == jobs.c.tenant, adapters.c.id == jobs.c.adapter)
     candidates = (
-        select(jobs.c.seq, adapters.c.summary)
-        .join(adapters, jobs.c.adapter == adapters.c.id)
+        select(jobs.c.seq, adapters.c.size_bytes)
+        .join(adapters, of_theirs)
         .where(
             jobs.c.status == "queued",
             jobs.c.fence == 0,
@@ -85,13 +89,13 @@ def _companions(connection: Connection, job: Job, *, most: int, most_bytes: int)
         .limit(most)
         .with_for_update(of=jobs, skip_locked=True)
     )
-    left = most_bytes - connection.execute(own).scalar_one()["size_bytes"]
+    own = select(adapters.c.size_bytes).where(of_own)
+    left = most_bytes - connection.execute(own).scalar_one()
     chosen = []
     for row in connection.execute(candidates):
-        size = row.summary["size_bytes"]
-        if size <= left:
+        if row.size_bytes <= left:
             chosen.append(row.seq)
-            left -= size
+            left -= row.size_bytes
     return chosen
 
 
@@ -181,13 +185,13 @@ def finish(
     return to_job(row)
 
 
-def request_cancel(connection: Connection, job_id: str) -> Job:
+def request_cancel(connection: Connection, job_id: str, tenant: str) -> Job:
     """See `Records.request_cancel`."""
     queued = jobs.c.status == "queued"
     now = literal(utc_now(connection), UtcDateTime())
     move = (
         update(jobs)
-        .where(jobs.c.id == job_id, jobs.c.status.not_in(FINAL))
+        .where(jobs.c.id == job_id, jobs.c.tenant == tenant, jobs.c.status.not_in(FINAL))
         .values(
             cancel_requested=true(),
             status=case((queued, "cancelled"), else_=jobs.c.status),
@@ -196,7 +200,8 @@ def request_cancel(connection: Connection, job_id: str) -> Job:
     )
     row = connection.execute(move.returning(*jobs.c)).one_or_none()
     if row is None:
-        raise JobAlreadyFinished(job=job_id, status=find_job(connection, job_id).status)
+        found = find_job(connection, job_id, tenant)
+        raise JobAlreadyFinished(job=job_id, status=found.status)
     return to_job(row)
 
 

@@ -1,11 +1,13 @@
 """The records on SQLAlchemy Core: `Records` of `app.jobs.ports`. Each method is one transaction."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import ListedAdapter, StoredAdapter
 from app.domain.alignment import ListedPair, PairUsage
 from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound, Unavailable
@@ -15,6 +17,7 @@ from app.storage import job_moves, migrate
 from app.storage.alignment_rows import note_usages, to_listed_pair
 from app.storage.database import Database, utc_now
 from app.storage.pages import read_page
+from app.storage.quotas import check_bytes, check_queued
 from app.storage.rows import adapter_values, job_values, to_adapter, to_job, to_listed_adapter
 from app.storage.tables import adapters, alignments, idempotency_keys, jobs
 
@@ -23,21 +26,34 @@ class SqlRecords:
     """Adapters and jobs in SQLite (`sqlite:////path`) or PostgreSQL (`postgresql+psycopg://...`).
 
     Safe to share between threads, and to hold in a parent that forks: the connections are made on
-    first use, by the process that uses them.
+    first use, by the process that uses them. Adapters, jobs and keys are one tenant's; what
+    workers do to jobs is for all.
     """
 
-    def __init__(self, url: str) -> None:
-        self._database = Database(url)
+    def __init__(self, url: str | Database, tenant: str = DEFAULT_TENANT) -> None:
+        self._database = Database(url) if isinstance(url, str) else url
+        self._tenant = tenant
+
+    def of(self, tenant: str) -> "SqlRecords":
+        """The same database, another tenant's."""
+        return SqlRecords(self._database, tenant)
 
     def close(self) -> None:
         """Close this process's connections."""
         self._database.close()
 
     # ------------------------------------------------------------------------------- adapters
-    def add_adapter(self, adapter: StoredAdapter) -> bool:
-        """Keep an adapter; False when its id was there already (nothing changes then)."""
+    def add_adapter(self, adapter: StoredAdapter, *, most_bytes: int | None = None) -> bool:
+        """Keep an adapter; False when its id was there already (only `uploaded_at` changes then).
+
+        Raises QuotaExceeded where all of the tenant's would be more than `most_bytes`.
+        """
+        values = adapter_values(adapter, self._tenant)
         with self._database.write() as connection:
-            return _insert_if_absent(connection, adapters, adapter_values(adapter))
+            if _touch(connection, self._tenant, adapter):
+                return False
+            check_bytes(connection, self._tenant, adapter.size_bytes, most_bytes)
+            return _insert_if_absent(connection, adapters, values)
 
     def adapter(self, adapter_id: str) -> StoredAdapter:
         """Raises AdapterNotFound."""
@@ -45,7 +61,9 @@ class SqlRecords:
             raise AdapterNotFound(adapter=adapter_id)
         with self._database.read() as connection:
             row = connection.execute(
-                select(adapters).where(adapters.c.id == adapter_id)
+                select(adapters).where(
+                    adapters.c.tenant == self._tenant, adapters.c.id == adapter_id
+                )
             ).one_or_none()
         if row is None:
             raise AdapterNotFound(adapter=adapter_id)
@@ -59,21 +77,26 @@ class SqlRecords:
                 adapters,
                 to_listed_adapter,
                 columns=[adapters.c[name] for name in ("seq", "id", "created_at", "summary")],
-                where=[],
+                where=[adapters.c.tenant == self._tenant],
                 limit=limit,
                 cursor=cursor,
             )
 
     # ----------------------------------------------------------------------------------- jobs
-    def add_job(self, job: Job, idempotency: IdempotencyKey | None) -> Job:
+    def add_job(
+        self, job: Job, idempotency: IdempotencyKey | None, *, most_queued: int | None = None
+    ) -> Job:
         """Keep a queued job and return it; under a key used before, return that request's job.
 
         Of two requests that race under one key, the one whose key is in first wins; the other
-        waits for it to commit and gets its job. Raises IdempotencyKeyReused.
+        waits for it to commit and gets its job. Raises IdempotencyKeyReused, and QuotaExceeded
+        where the tenant has `most_queued` jobs that have not ended.
         """
+        job = replace(job, tenant=self._tenant)
         with self._database.write() as connection:
             earlier = None if idempotency is None else _take_key(connection, idempotency, job)
             if earlier is None:
+                check_queued(connection, self._tenant, most_queued)
                 values = job_values(job, queued_at=utc_now(connection))
                 connection.execute(jobs.insert().values(values))
         return earlier or job
@@ -81,19 +104,19 @@ class SqlRecords:
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
         """The job an earlier request made under this key. Raises IdempotencyKeyReused."""
         with self._database.read() as connection:
-            return _job_for_key(connection, idempotency)
+            return _job_for_key(connection, idempotency, self._tenant)
 
     def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         _check_job_id(job_id)
         with self._database.read() as connection:
-            return job_moves.find_job(connection, job_id)
+            return job_moves.find_job(connection, job_id, self._tenant)
 
     def jobs(
         self, *, status: JobStatus | None, kind: JobKind | None, limit: int, cursor: str | None
     ) -> Page[Job]:
         """Newest first. Raises InvalidField(field="cursor")."""
-        asked = ((jobs.c.status, status), (jobs.c.kind, kind))
+        asked = ((jobs.c.tenant, self._tenant), (jobs.c.status, status), (jobs.c.kind, kind))
         where = [column == value for column, value in asked if value is not None]
         with self._database.read() as connection:
             return read_page(connection, jobs, to_job, where=where, limit=limit, cursor=cursor)
@@ -159,7 +182,7 @@ class SqlRecords:
         """
         _check_job_id(job_id)
         with self._database.write() as connection:
-            return job_moves.request_cancel(connection, job_id)
+            return job_moves.request_cancel(connection, job_id, self._tenant)
 
     def count_queued(self) -> int:
         """How many jobs are queued."""
@@ -195,6 +218,16 @@ class SqlRecords:
                 raise Unavailable(part="database")
 
 
+def _touch(connection: Connection, tenant: str, adapter: StoredAdapter) -> bool:
+    """Note that an adapter came again; False where it is not there yet."""
+    again = (
+        update(adapters)
+        .where(adapters.c.tenant == tenant, adapters.c.id == adapter.id)
+        .values(uploaded_at=utc_now(connection))
+    )
+    return connection.execute(again).rowcount > 0
+
+
 def _insert_if_absent(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
     """Insert a row; False when a unique value of it is taken (a racing insert is waited for)."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
@@ -209,6 +242,7 @@ def _take_key(connection: Connection, idempotency: IdempotencyKey, job: Job) -> 
     The key refers to a job that is not there yet: its foreign key is checked at commit.
     """
     values = {
+        "tenant": job.tenant,
         "key": idempotency.key,
         "request_sha256": idempotency.request_sha256,
         "job": job.id,
@@ -216,12 +250,14 @@ def _take_key(connection: Connection, idempotency: IdempotencyKey, job: Job) -> 
     }
     if _insert_if_absent(connection, idempotency_keys, values):
         return None
-    return _job_for_key(connection, idempotency)
+    return _job_for_key(connection, idempotency, job.tenant)
 
 
-def _job_for_key(connection: Connection, idempotency: IdempotencyKey) -> Job | None:
+def _job_for_key(connection: Connection, idempotency: IdempotencyKey, tenant: str) -> Job | None:
     key = idempotency_keys.c
-    query = select(key.request_sha256, key.job).where(key.key == idempotency.key)
+    query = select(key.request_sha256, key.job).where(
+        key.tenant == tenant, key.key == idempotency.key
+    )
     row = connection.execute(query).one_or_none()
     if row is None:
         return None

@@ -14,11 +14,14 @@ from app.domain.method import Method, Selection
 Json = dict[str, Any]
 
 
-def adapter_values(adapter: StoredAdapter) -> Json:
+def adapter_values(adapter: StoredAdapter, tenant: str) -> Json:
     """The columns of an adapter, `seq` aside."""
     return {
+        "tenant": tenant,
         "id": adapter.id,
         "created_at": adapter.created_at,
+        "uploaded_at": adapter.created_at,
+        "size_bytes": adapter.size_bytes,
         "files": {name: _file_json(file) for name, file in adapter.files.items()},
         "summary": {
             "size_bytes": adapter.size_bytes,
@@ -59,6 +62,7 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "id": job.id,
         "kind": job.kind,
         "status": job.status,
+        "tenant": job.tenant,
         "adapter": job.adapter,
         "base_model": job.base_model,
         "chat_model": job.chat_model,
@@ -85,6 +89,7 @@ def to_job(row: Row[Any]) -> Job:
         id=row.id,
         kind=row.kind,
         status=row.status,
+        tenant=row.tenant,
         adapter=row.adapter,
         base_model=row.base_model,
         chat_model=row.chat_model,

@@ -1,4 +1,4 @@
-"""The tables of the records: adapters, jobs, keys, alignments. SQLite and PostgreSQL share them."""
+"""The tables of the records. SQLite and PostgreSQL share them."""
 
 from datetime import UTC, datetime
 
@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -60,13 +61,17 @@ adapters = Table(
     "adapters",
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of arrival
-    Column("id", String(64), nullable=False, unique=True),  # SHA-256, hex
+    Column("tenant", String(64), nullable=False),  # whose it is; the same content may be several's
+    Column("id", String(64), nullable=False),  # SHA-256, hex
     Column("created_at", UtcDateTime, nullable=False),
+    Column("uploaded_at", UtcDateTime, nullable=False),  # the last time
+    Column("size_bytes", BigInteger, nullable=False),
     Column("files", JSON, nullable=False),  # {name: {sha256, size_bytes}}
     Column("summary", JSON, nullable=False),  # {size_bytes, modules, base_model_name}, for listings
     # JSON, not columns, because it comes from strangers (PostgreSQL text refuses NUL) and is only
     # ever read whole
     Column("manifest", JSON, nullable=False),  # {modules, dropped_keys, base_model_name, peft_type}
+    UniqueConstraint("tenant", "id"),
     sqlite_autoincrement=True,
 )
 
@@ -77,7 +82,8 @@ jobs = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("kind", String(32), nullable=False),
     Column("status", String(16), nullable=False),
-    Column("adapter", String(64), ForeignKey(adapters.c.id)),
+    Column("tenant", String(64), nullable=False),
+    Column("adapter", String(64)),
     Column("base_model", Text, nullable=False),
     Column("chat_model", Text, nullable=False),
     Column("method", JSON, nullable=False),
@@ -95,13 +101,16 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("fault", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
+    ForeignKeyConstraint(["tenant", "adapter"], [adapters.c.tenant, adapters.c.id]),
     Index(None, "status", "seq"),
+    Index(None, "tenant", "seq"),
     sqlite_autoincrement=True,
 )
 
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
+    Column("tenant", String(64), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("request_sha256", String(64), nullable=False),
     # deferred, because the key goes in before its job: the key decides who wins a race
@@ -129,5 +138,20 @@ alignments = Table(
     Column("misses", BigInteger, nullable=False),
     Column("last_used", UtcDateTime, nullable=False),
     UniqueConstraint("cache_id", "base_digest", "chat_digest"),
+    sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),  # the part of a key that is no secret
+    Column("secret_sha256", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),  # names, in a list
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),  # within a minute
+    Column("revoked_at", UtcDateTime),
     sqlite_autoincrement=True,
 )
