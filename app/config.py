@@ -1,11 +1,14 @@
 """Settings from the environment (`ADAPTER_SAFETY_*`). Read only where things are wired."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.jobs.retain import Retention
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -15,6 +18,10 @@ def _split(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _days(count: float) -> timedelta | None:
+    return timedelta(days=count) if count else None
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -131,6 +138,36 @@ class Settings(BaseSettings):
         ge=0,
         description="Bytes of adapters that a tenant with API keys may have stored; 0 is any.",
     )
+
+    results_days: float = Field(
+        default=0,
+        ge=0,
+        description="Days for which ended jobs, with their reports and archives, are kept; 0 is "
+        "for ever.",
+    )
+    adapters_days: float = Field(
+        default=0,
+        ge=0,
+        description="Days for which an adapter is kept after its last upload, where no job names "
+        "it; 0 is for ever.",
+    )
+    events_days: float = Field(
+        default=7, gt=0, description="Days for which a job's events are kept after the last."
+    )
+    gc_every_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Seconds between two rounds in which the API takes away what is over its time.",
+    )
+
+    @property
+    def retention(self) -> Retention:
+        left = max(timedelta(days=2), 2 * timedelta(seconds=self.job_time_limit_s))
+        return Retention(_days(self.results_days), _days(self.adapters_days), left)
+
+    @property
+    def events_kept_s(self) -> float:
+        return timedelta(days=self.events_days).total_seconds()
 
     @property
     def resolved_alignment_dir(self) -> Path:

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -51,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.services = wire(settings)
-    app.state.reconcile_every_s = settings.reconcile_every_s
+    app.state.settings = settings
     for module in (adapters, patch, jobs, results, alignments, schema_pages, health):
         app.include_router(module.router)
     _add_middleware(app, settings)
@@ -67,7 +69,7 @@ def wire(settings: Settings) -> Services:
         queue=CeleryQueue(
             settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
         ),
-        events=RedisEvents(settings.resolved_redis_url),
+        events=RedisEvents(settings.resolved_redis_url, kept_s=settings.events_kept_s),
         models=FolderModels(settings.resolved_model_root, settings.allowed_models),
         staging_dir=settings.staging_dir,
         max_upload_bytes=settings.max_upload_bytes,
@@ -106,25 +108,44 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(sweep, app.state.services.staging_dir)
-    task = asyncio.create_task(_reconcile_for_ever(app.state.services, app.state.reconcile_every_s))
+    settings, services = app.state.settings, app.state.services
+    rounds = (
+        (_reconcile, settings.reconcile_every_s),
+        (_collect, settings.gc_every_s),
+    )
+    tasks = [
+        asyncio.create_task(_for_ever(partial(act, services, settings), every_s))
+        for act, every_s in rounds
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _reconcile_for_ever(services: Services, every_s: float) -> None:
-    """Bring jobs back that the queue has lost. Several processes doing so do no harm."""
+async def _for_ever(act: "partial[None]", every_s: float) -> None:
+    """Several processes that do so do no harm."""
     while True:
         try:
-            found = await asyncio.to_thread(
-                reconcile, services.records, services.queue, queued_for_s=every_s
-            )
-            if found:
-                logger.info("enqueued again: %s", ", ".join(found))
+            await asyncio.to_thread(act)
         except Unavailable as error:
-            logger.warning("cannot look for lost jobs: %s", error)
+            logger.warning("%s: %s", act.func.__name__, error)
         except Exception:  # whatever it was, the next round may find it mended
-            logger.exception("the search for lost jobs failed")
+            logger.exception("%s failed", act.func.__name__)
         await asyncio.sleep(every_s)
+
+
+def _reconcile(services: Services, settings: Settings) -> None:
+    """Bring jobs back that the queue has lost."""
+    found = reconcile(services.records, services.queue, queued_for_s=settings.reconcile_every_s)
+    if found:
+        logger.info("enqueued again: %s", ", ".join(found))
+
+
+def _collect(services: Services, settings: Settings) -> None:
+    """Take away what is over its time."""
+    found = services.collect(settings.retention)
+    if any(asdict(found).values()):
+        logger.info("over their time, and gone: %s", found)

@@ -142,7 +142,7 @@ def make_runtime(settings: Settings) -> Runtime:
 def _desk(settings: Settings) -> Desk:
     return Desk(
         records=SqlRecords(settings.resolved_database_url),
-        events=RedisEvents(settings.resolved_redis_url),
+        events=RedisEvents(settings.resolved_redis_url, kept_s=settings.events_kept_s),
         queue=CeleryQueue(
             settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
         ),

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from app.domain.access import Quotas
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
+from app.jobs.retain import Collected, Retention, collect
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Services:
     limiter: Limiter
     quotas: Quotas  # of each tenant
     open_door: OpenDoor | None  # None where keys are needed
+
+    def collect(self, retention: Retention, *, dry_run: bool = False) -> Collected:
+        """Take away what is over its time. Raises Unavailable."""
+        return collect(
+            retention,
+            records=self.records,
+            artifacts=self.artifacts,
+            events=self.events,
+            staging_dir=self.staging_dir,
+            dry_run=dry_run,
+        )
 
 
 def _services(request: Request) -> Services:

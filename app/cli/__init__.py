@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.demo import demo
+from app.cli.gc import gc
 from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.migrate import migrate
@@ -37,7 +38,7 @@ def _options(
     """What stands before the command."""
 
 
-for command in (demo, up, patch, inspect, migrate):
+for command in (demo, up, patch, inspect, migrate, gc):
     app.command()(command)
 app.add_typer(keys, name="keys")
 

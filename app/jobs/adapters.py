@@ -23,6 +23,9 @@ def accept_adapter(
     for name, file in manifest.files.items():
         artifacts.put(folder / name, file)
     created = records.add_adapter(_stored(manifest), most_bytes=quotas.stored_bytes)
+    for name, file in manifest.files.items():
+        if not artifacts.has(file):  # taken away as nobody's, a moment before the record named it
+            artifacts.put(folder / name, file)
     return records.adapter(manifest.id), created
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -132,6 +133,16 @@ class Records(Protocol):
         there are queued jobs, those sent longer ago than `queued_for_s`.
         """
 
+    def expire_jobs(self, kept: timedelta, *, dry_run: bool) -> list[str]:
+        """Forget the jobs of all tenants that ended longer ago than `kept`; their ids."""
+
+    def expire_adapters(self, kept: timedelta, *, dry_run: bool) -> int:
+        """Forget the adapters of all tenants that came the last time longer ago than `kept`, where
+        no job names them; how many."""
+
+    def named_files(self) -> set[str]:
+        """The SHA-256 of every file that an adapter or a result of any tenant names."""
+
     def note_alignments(self, usages: Sequence[PairUsage]) -> None:
         """Keep what a cache holds of each pair now, and add up hits and misses."""
 
@@ -140,6 +151,15 @@ class Records(Protocol):
 
     def check(self) -> None:
         """Raises Unavailable when the database does not answer or its schema is not current."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as the store lists it."""
+
+    sha256: str
+    size_bytes: int
+    changed_at: datetime
 
 
 class Artifacts(Protocol):
@@ -153,6 +173,16 @@ class Artifacts(Protocol):
 
     def read(self, file: FileEntry, begin: int, end: int) -> Iterator[bytes]:
         """Bytes [begin, end) in pieces of bounded size."""
+
+    def has(self, file: FileEntry) -> bool:
+        """Whether a file of this digest and size is there. Raises Unavailable."""
+
+    def stored(self, *, older_than: timedelta) -> Iterator[StoredFile]:
+        """Every file that was put longer ago than that. Raises Unavailable."""
+
+    def remove(self, file: StoredFile) -> bool:
+        """Take a file away, unless it was put again since it was listed; whether it is gone now.
+        Raises Unavailable."""
 
     def check(self) -> None:
         """Raises Unavailable when the store cannot be used."""
@@ -182,6 +212,9 @@ class Events(Protocol):
 
         Raises Unavailable.
         """
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job's stream. A broker that is away is logged: streams run out by themselves."""
 
     async def last(self, job_id: str) -> JobEvent | None:
         """The newest event, None where there is no stream. Raises Unavailable."""

@@ -5,10 +5,12 @@ parent that had touched it would leave a prefork child hanging.
 """
 
 import hashlib
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -16,11 +18,14 @@ from urllib.request import url2pathname
 
 from app.domain.adapter import FileEntry
 from app.domain.errors import ArtifactCorrupt, Unavailable
+from app.jobs.ports import StoredFile
 
 PIECE_BYTES = 1024 * 1024
 PART_BYTES = 5 * 1024 * 1024  # S3's smallest part of a multipart upload
 PARTS_AT_ONCE = 4  # bounds the memory of a put: PART_BYTES each
 CHECK_KEY = "check"
+PREFIX = "sha256"
+IS_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 # because obstore's own (ten retries over three minutes) would hold a request for as long
 RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
@@ -82,6 +87,42 @@ class ObjectArtifacts:
         self._check_size(file)
         return self._stream(file, (begin, end)) if begin < end else iter(())
 
+    def has(self, file: FileEntry) -> bool:
+        """Whether a file of this digest and size is there. Raises Unavailable."""
+        import obstore
+
+        try:
+            with _answering(missing_is_unavailable=False):
+                return bool(obstore.head(self._store(), key_of(file))["size"] == file.size_bytes)
+        except FileNotFoundError:
+            return False
+
+    def stored(self, *, older_than: timedelta) -> Iterator[StoredFile]:
+        """Every file that was put longer ago than that. Raises Unavailable."""
+        import obstore
+
+        before = datetime.now(UTC) - older_than
+        with _answering():
+            for found in chain.from_iterable(obstore.list(self._store(), prefix=PREFIX)):
+                name = str(found["path"]).rpartition("/")[2]
+                if found["last_modified"] < before and IS_DIGEST.fullmatch(name):
+                    yield StoredFile(name, found["size"], found["last_modified"])
+
+    def remove(self, file: StoredFile) -> bool:
+        """Take a file away, unless it was put again since it was listed; whether it is gone now.
+        Raises Unavailable."""
+        import obstore
+
+        key = _key(file.sha256)
+        try:
+            with _answering(missing_is_unavailable=False):
+                if obstore.head(self._store(), key)["last_modified"] != file.changed_at:
+                    return False
+                obstore.delete(self._store(), key)
+        except FileNotFoundError:
+            pass  # another process was faster
+        return True
+
     def check(self) -> None:
         """Write a small object. Raises Unavailable."""
         import obstore
@@ -121,7 +162,11 @@ class ObjectArtifacts:
 
 def key_of(file: FileEntry) -> str:
     """Where a file is kept, e.g. `sha256/ab/abcd...`."""
-    return f"sha256/{file.sha256[:2]}/{file.sha256}"
+    return _key(file.sha256)
+
+
+def _key(sha256: str) -> str:
+    return f"{PREFIX}/{sha256[:2]}/{sha256}"
 
 
 def _make_store(location: str) -> Any:
@@ -170,10 +215,14 @@ def _missing_is_corrupt(file: FileEntry) -> Iterator[None]:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _answering(*, missing_is_unavailable: bool = True) -> Iterator[None]:
     from obstore.exceptions import BaseError
 
     try:
         yield
+    except FileNotFoundError as error:
+        if missing_is_unavailable:
+            raise Unavailable(part="storage") from error
+        raise
     except (BaseError, OSError) as error:
         raise Unavailable(part="storage") from error

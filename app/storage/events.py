@@ -19,7 +19,7 @@ from app.storage.queue import CONNECT_TIMEOUT_S, connect
 log = logging.getLogger(__name__)
 
 MAX_EVENTS = 10_000  # a stream; about ten times the modules of the largest adapters
-KEPT_S = 7 * 24 * 3600  # a stream, after its last event
+KEPT_S = 7 * 24 * 3600.0  # a stream, after its last event
 MAX_READ = 1_000  # events one read returns
 GRACE_S = 5.0  # how much longer than its block a read may take
 
@@ -30,8 +30,10 @@ LARGEST_PART = 2**64 - 1
 class RedisEvents:
     """`Events` on Redis streams, under `<key_prefix>events:<job>`."""
 
-    def __init__(self, redis_url: str, key_prefix: str = "adapter-safety:") -> None:
-        self._url = redis_url
+    def __init__(
+        self, redis_url: str, key_prefix: str = "adapter-safety:", kept_s: float = KEPT_S
+    ) -> None:
+        self._url, self._kept_ms = redis_url, max(1, round(kept_s * 1000))
         self._prefix = key_prefix
         self._redis = connect(redis_url)  # opens no connection yet; makes its own after a fork
 
@@ -42,10 +44,17 @@ class RedisEvents:
         try:
             with self._redis.pipeline(transaction=False) as pipe:
                 pipe.xadd(key, fields, maxlen=MAX_EVENTS, approximate=True)
-                pipe.expire(key, KEPT_S)
+                pipe.pexpire(key, self._kept_ms)
                 pipe.execute()
         except (RedisError, OSError) as error:
             log.warning("event %s of job %s was lost: %s", name, job_id, error)
+
+    def forget(self, job_id: str) -> None:
+        """Drop a job's stream. A Redis that is away is logged: streams run out by themselves."""
+        try:
+            self._redis.unlink(self._stream(job_id))
+        except (RedisError, OSError) as error:
+            log.warning("the events of job %s stay until they run out: %s", job_id, error)
 
     async def read(self, job_id: str, *, after: str, block_s: float) -> list[JobEvent]:
         """The events after id `after` ("0" for all), waiting up to `block_s` for the first.

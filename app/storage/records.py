@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, exc, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.access import DEFAULT_TENANT
@@ -13,7 +14,7 @@ from app.domain.alignment import ListedPair, PairUsage
 from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound, Unavailable
 from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
 from app.jobs.ports import IdempotencyKey, Page
-from app.storage import job_moves, migrate
+from app.storage import expiry, job_moves, migrate
 from app.storage.alignment_rows import note_usages, to_listed_pair
 from app.storage.database import Database, utc_now
 from app.storage.pages import read_page
@@ -98,7 +99,7 @@ class SqlRecords:
             if earlier is None:
                 check_queued(connection, self._tenant, most_queued)
                 values = job_values(job, queued_at=utc_now(connection))
-                connection.execute(jobs.insert().values(values))
+                _insert_job(connection, values)
         return earlier or job
 
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
@@ -198,6 +199,32 @@ class SqlRecords:
                 connection, queued_for_s=queued_for_s, queue_is_short=queue_is_short
             )
 
+    # --------------------------------------------------------------------------------- expiry
+    def expire_jobs(self, kept: timedelta, *, dry_run: bool) -> list[str]:
+        """Forget the jobs of all tenants that ended longer ago than `kept`; their ids."""
+        gone: list[str] = []
+        while True:
+            with self._database.write() as connection:
+                found = expiry.expire_jobs(connection, kept, dry_run=dry_run)
+            gone += found
+            if dry_run or len(found) < expiry.AT_ONCE:
+                return gone
+
+    def expire_adapters(self, kept: timedelta, *, dry_run: bool) -> int:
+        """Forget adapters of all tenants that no job names; how many."""
+        gone = 0
+        while True:
+            with self._database.write() as connection:
+                found = expiry.expire_adapters(connection, kept, dry_run=dry_run)
+            gone += found
+            if dry_run or found < expiry.AT_ONCE:
+                return gone
+
+    def named_files(self) -> set[str]:
+        """The SHA-256 of every file that an adapter or a result of any tenant names."""
+        with self._database.read() as connection:
+            return expiry.named_files(connection)
+
     # ----------------------------------------------------------------------------- alignments
     def note_alignments(self, usages: Sequence[PairUsage]) -> None:
         """Keep what a cache holds of each pair now, and add up hits and misses."""
@@ -216,6 +243,14 @@ class SqlRecords:
         with self._database.read() as connection:
             if migrate.revision(connection) != migrate.head():
                 raise Unavailable(part="database")
+
+
+def _insert_job(connection: Connection, values: dict[str, Any]) -> None:
+    """Raises AdapterNotFound where the adapter's time ran out a moment ago."""
+    try:
+        connection.execute(jobs.insert().values(values))
+    except exc.IntegrityError as error:
+        raise AdapterNotFound(adapter=values["adapter"]) from error
 
 
 def _touch(connection: Connection, tenant: str, adapter: StoredAdapter) -> bool:

@@ -1,0 +1,91 @@
+"""What is kept for how long, and taking away what is over its time.
+
+Nothing that is referred to is taken: a job keeps its adapter, and a record its files. Files are
+looked at last, when the records that named them are gone.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from app.jobs.ports import Artifacts, Events, Records, StoredFile
+
+UNNAMED = timedelta(days=1)  # a file without a record, because an upload puts its files first
+
+
+@dataclass(frozen=True)
+class Retention:
+    """For how long what has ended is kept; None is for ever."""
+
+    results: timedelta | None = None  # jobs that have ended, with their reports and archives
+    adapters: timedelta | None = None  # since the last upload, where no job is left that names them
+    folders: timedelta = timedelta(days=2)  # of killed processes; longer than any upload or job
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was taken away, or would be."""
+
+    jobs: int
+    adapters: int
+    files: int
+    bytes: int
+    folders: int
+
+
+def collect(
+    retention: Retention,
+    *,
+    records: Records,
+    artifacts: Artifacts,
+    events: Events,
+    staging_dir: Path,
+    dry_run: bool = False,
+) -> Collected:
+    """Take away what is over its time. Safe to run beside the service, and several times at once.
+
+    A dry run counts the files that no record names today, not those that would lose theirs.
+    Raises Unavailable; what was taken away until then is.
+    """
+    jobs = _jobs(retention, records, events, dry_run=dry_run)
+    adapters = 0
+    if retention.adapters is not None:
+        adapters = records.expire_adapters(retention.adapters, dry_run=dry_run)
+    files = list(_unnamed(records, artifacts))
+    taken = [file for file in files if dry_run or artifacts.remove(file)]
+    folders = list(_left(staging_dir, retention.folders))
+    if not dry_run:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+    size = sum(file.size_bytes for file in taken)
+    return Collected(jobs, adapters, len(taken), size, len(folders))
+
+
+def _jobs(retention: Retention, records: Records, events: Events, *, dry_run: bool) -> int:
+    if retention.results is None:
+        return 0
+    ended = records.expire_jobs(retention.results, dry_run=dry_run)
+    if not dry_run:
+        for job_id in ended:
+            events.forget(job_id)
+    return len(ended)
+
+
+def _unnamed(records: Records, artifacts: Artifacts) -> Iterator[StoredFile]:
+    """Old files that no record names. They are listed before the records are read: what is
+    uploaded meanwhile is young."""
+    old = list(artifacts.stored(older_than=UNNAMED))
+    named = records.named_files() if old else set()
+    return (file for file in old if file.sha256 not in named)
+
+
+def _left(staging_dir: Path, kept: timedelta) -> Iterator[Path]:
+    """Staging folders of processes that are long gone."""
+    before = time.time() - kept.total_seconds()
+    for pattern in ("upload-*", "job-*"):
+        for folder in staging_dir.glob(pattern):
+            if folder.stat().st_mtime < before:
+                yield folder

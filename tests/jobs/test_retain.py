@@ -1,0 +1,198 @@
+"""What is over its time goes; nothing that is referred to does."""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, update
+
+from app.domain.adapter import FileEntry, StoredAdapter
+from app.domain.errors import AdapterNotFound, JobNotFound
+from app.domain.job import Job, JobResult
+from app.jobs.ports import IdempotencyKey
+from app.jobs.retain import Collected, Retention, collect
+from app.storage.artifacts import ObjectArtifacts, key_of
+from app.storage.events import RedisEvents
+from app.storage.records import SqlRecords
+from app.storage.tables import adapters, jobs
+from tests.samples import a_file, a_job, an_adapter
+
+WEEK = timedelta(days=7)
+EVERYTHING = Retention(results=WEEK, adapters=WEEK)
+LONG_AGO = datetime.now(UTC) - timedelta(days=30)
+
+
+class World:
+    """A database, a store and a Redis, with what a service would have put there."""
+
+    def __init__(self, url: str, folder: Path, redis_url: str) -> None:
+        self.url, self.folder = url, folder
+        self.records, self.artifacts = SqlRecords(url), ObjectArtifacts(folder / "artifacts")
+        self.events = RedisEvents(redis_url)
+
+    def collect(self, retention: Retention = EVERYTHING, *, dry_run: bool = False) -> Collected:
+        return collect(
+            retention,
+            records=self.records,
+            artifacts=self.artifacts,
+            events=self.events,
+            staging_dir=self.folder,
+            dry_run=dry_run,
+        )
+
+    def file(self, content: bytes, *, aged: bool = True) -> FileEntry:
+        path, file = a_file(self.folder, content)
+        self.artifacts.put(path, file)
+        if aged:
+            self.age(file)
+        return file
+
+    def age(self, file: FileEntry) -> None:
+        os.utime(self.path(file), (time.time() - 10 * 86400,) * 2)
+
+    def path(self, file: FileEntry) -> Path:
+        return self.folder / "artifacts" / key_of(file)
+
+    def adapter(self, tenant: str = "a", *, aged: bool = True) -> StoredAdapter:
+        sample = an_adapter()
+        files = {name: self.file(f"{sample.id}{name}".encode()) for name in sample.files}
+        adapter = an_adapter(id=sample.id, files=files)
+        self.records.of(tenant).add_adapter(adapter)
+        if aged:
+            self._set(adapters, adapters.c.id == adapter.id, uploaded_at=LONG_AGO)
+        return adapter
+
+    def ended_job(self, adapter: StoredAdapter, *, aged: bool = True, tenant: str = "a") -> Job:
+        records = self.records.of(tenant)
+        job = records.add_job(a_job(adapter), IdempotencyKey(f"key of {adapter.id}", "0" * 64))
+        claimed = records.claim(job.id, lease_s=60)
+        assert claimed is not None
+        result = JobResult(self.file(f"report {job.id}".encode()), None)
+        self.events.publish(job.id, "succeeded", {})
+        done = records.finish(job.id, fence=claimed.fence, status="succeeded", result=result)
+        if aged:
+            self._set(jobs, jobs.c.id == job.id, finished_at=LONG_AGO)
+        return done
+
+    def _set(self, table: Any, where: Any, **values: object) -> None:
+        engine = create_engine(self.url)
+        with engine.begin() as connection:
+            connection.execute(update(table).where(where).values(**values))
+        engine.dispose()
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path, redis_url: str) -> Iterator[World]:
+    made = World(database_url, tmp_path, redis_url)
+    yield made
+    made.records.close()
+    made.events.close()
+
+
+def report_of(job: Job) -> FileEntry:
+    assert job.result is not None
+    return job.result.report
+
+
+def test_an_old_job_goes_with_its_report_and_its_key(world: World) -> None:
+    adapter = world.adapter(aged=False)
+    job = world.ended_job(adapter)
+    assert world.collect().jobs == 1
+    with pytest.raises(JobNotFound):
+        world.records.of("a").job(job.id)
+    assert not world.path(report_of(job)).exists()
+    key = IdempotencyKey(f"key of {adapter.id}", "1" * 64)
+    assert world.records.of("a").job_for_key(key) is None
+    assert asyncio.run(world.events.read(job.id, after="0", block_s=0)) == []
+
+
+def test_an_adapter_stays_as_long_as_a_job_names_it(world: World) -> None:
+    adapter = world.adapter()
+    world.ended_job(adapter, aged=False)
+    assert world.collect() == Collected(0, 0, 0, 0, 0)
+    assert world.records.of("a").adapter(adapter.id)
+    assert all(world.path(file).exists() for file in adapter.files.values())
+
+
+def test_an_old_adapter_goes_with_its_last_job(world: World) -> None:
+    adapter = world.adapter()
+    world.ended_job(adapter)
+    found = world.collect()
+    assert (found.jobs, found.adapters, found.files) == (1, 1, 3)
+    with pytest.raises(AdapterNotFound):
+        world.records.of("a").adapter(adapter.id)
+    assert not any(world.path(file).exists() for file in adapter.files.values())
+
+
+def test_a_file_that_another_tenants_adapter_names_stays(world: World) -> None:
+    adapter = world.adapter()
+    world.records.of("b").add_adapter(adapter)
+    assert world.collect().adapters == 1
+    assert world.records.of("b").adapter(adapter.id)
+    assert all(world.path(file).exists() for file in adapter.files.values())
+
+
+def test_a_queued_or_running_job_is_never_over_its_time(world: World) -> None:
+    adapter = world.adapter()
+    records = world.records.of("a")
+    queued, running = (records.add_job(a_job(adapter), None) for _ in range(2))
+    records.claim(running.id, lease_s=60)
+    world._set(jobs, jobs.c.id.in_([queued.id, running.id]), created_at=LONG_AGO)
+    assert world.collect() == Collected(0, 0, 0, 0, 0)
+
+
+def test_without_a_time_everything_is_kept(world: World) -> None:
+    world.ended_job(world.adapter())
+    assert world.collect(Retention()) == Collected(0, 0, 0, 0, 0)
+
+
+def test_a_file_without_a_record_goes_after_a_day(world: World) -> None:
+    old, young = world.file(b"old"), world.file(b"young", aged=False)
+    found = world.collect()
+    assert (found.files, found.bytes) == (1, 3)
+    assert not world.path(old).exists()
+    assert world.path(young).exists()
+
+
+def test_a_file_that_was_put_again_meanwhile_stays(world: World) -> None:
+    """An upload of the same content comes between the listing and the taking away."""
+    file = world.file(b"wanted again")
+    (listed,) = world.artifacts.stored(older_than=timedelta(days=1))
+    world.file(b"wanted again", aged=False)
+    assert not world.artifacts.remove(listed)
+    assert world.path(file).exists()
+
+
+def test_an_adapter_that_came_again_is_young(world: World) -> None:
+    adapter = world.adapter()
+    world.records.of("a").add_adapter(adapter)
+    assert world.collect().adapters == 0
+
+
+def test_a_dry_run_takes_nothing(world: World) -> None:
+    adapter = world.adapter()
+    other = world.adapter()
+    job = world.ended_job(adapter)
+    old = world.file(b"nobody's")
+    found = world.collect(dry_run=True)
+    assert (found.jobs, found.adapters, found.files) == (1, 1, 1)
+    assert world.records.of("a").job(job.id)
+    assert world.records.of("a").adapter(other.id)
+    assert world.path(old).exists()
+
+
+def test_folders_of_killed_processes_go(world: World) -> None:
+    for name, age_days in (("upload-old", 3), ("job-old-1", 3), ("upload-new", 0), ("other", 9)):
+        folder = world.folder / name
+        folder.mkdir()
+        (folder / "file").touch()
+        os.utime(folder, (time.time() - age_days * 86400,) * 2)
+    assert world.collect().folders == 2
+    left = {path.name for path in world.folder.iterdir() if path.is_dir()}
+    assert {"upload-new", "other"} <= left
+    assert not {"upload-old", "job-old-1"} & left
