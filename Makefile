@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo up test check bench format clean
+.PHONY: demo up test check load bench format clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## patch a tiny adapter through the real service
@@ -21,6 +21,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+load: $(READY)  ## many clients at once, in both set-ups; needs PostgreSQL
+	$(BIN)/python -m tests.load
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.modules
