@@ -4,8 +4,6 @@ import io
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-
 from app.domain.errors import Refused
 
 
@@ -17,6 +15,9 @@ class Hostile(NamedTuple):
 
 
 def torch_zip() -> bytes:
+    """As torch.save writes it. Imported here, because the corpus is also used without torch."""
+    import torch
+
     out = io.BytesIO()
     torch.save({"a": torch.ones(2, 6)}, out)
     return out.getvalue()

@@ -14,6 +14,7 @@ from app.intake.manifest import read_manifest
 from tests.attacks.hostile import Hostile
 from tests.attacks.hostile_archives import ARCHIVES
 from tests.attacks.hostile_configs import CONFIGS
+from tests.attacks.hostile_kinds import KINDS
 from tests.attacks.hostile_weights import WEIGHTS
 from tests.intake.files import Q_PROJ, adapter, config_bytes, pair, weights
 
@@ -39,6 +40,15 @@ def names(attacks: list[Hostile]) -> list[str]:
 def test_hostile_weights_are_refused(attack: Hostile, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", weights=attack.make())
     check(attack, lambda: read_manifest(folder))
+
+
+@pytest.mark.parametrize("attack", KINDS, ids=names(KINDS))
+def test_hostile_kinds_are_refused(attack: Hostile, tmp_path: Path) -> None:
+    archive, into = tmp_path / "archive", tmp_path / "into"
+    archive.write_bytes(attack.make())
+    into.mkdir()
+    unpack(archive, into)
+    check(attack, lambda: read_manifest(into))
 
 
 @pytest.mark.parametrize("attack", CONFIGS, ids=names(CONFIGS))
