@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo up test check load bench format clean
+.PHONY: demo up test check load fuzz bench format clean
 .DEFAULT_GOAL := demo
+FUZZ_SECONDS ?= 60
 
 demo: $(READY)  ## patch a tiny adapter through the real service
 	$(BIN)/adapter-safety demo
@@ -25,6 +26,10 @@ check: $(READY)
 load: $(READY)  ## many clients at once, in both set-ups; needs PostgreSQL
 	$(BIN)/python -m tests.load
 
+fuzz: $(READY)  ## look for inputs that break the gate, FUZZ_SECONDS=60
+	$(BIN)/pip install --quiet --constraint constraints.txt "atheris>=3,<4"
+	$(BIN)/python -m tests.fuzz.gate --seconds $(FUZZ_SECONDS)
+
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.modules
 	$(BIN)/python -m tests.benchmarks.device
@@ -42,4 +47,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis fuzz-corpus fuzz-found

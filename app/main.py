@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("adapter-safety"),
         description=DESCRIPTION,
         lifespan=_lifespan,
+        responses={**errors.RESPONSES},
     )
     app.state.services = wire(settings)
     app.state.settings = settings
