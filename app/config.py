@@ -95,18 +95,6 @@ class Settings(BaseSettings):
     job_time_limit_s: int = Field(
         default=6 * 3600, ge=1, description="Seconds after which a running job is stopped."
     )
-    stop_grace_s: float = Field(
-        default=15.0,
-        ge=0,
-        description="Seconds that a worker which is told to stop goes on with its job before it "
-        "gives it back, between two modules.",
-    )
-    min_upload_bytes_s: int = Field(
-        default=1024,
-        ge=0,
-        description="Bytes a second that a request's body must bring on the whole, after a first "
-        "half minute; 0 waits for ever.",
-    )
     reconcile_every_s: float = Field(
         default=30.0,
         gt=0,

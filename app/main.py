@@ -92,12 +92,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last is the first to see a request."""
     upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
     uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
-    app.add_middleware(
-        BodyLimit,
-        default=MAX_JSON_BYTES,
-        limits=uploads,
-        min_bytes_s=settings.min_upload_bytes_s,
-    )
+    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -10,13 +10,12 @@ import threading
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import worker_process_init, worker_ready
 
 from app.config import Settings
 from app.storage.events import RedisEvents
 from app.storage.queue import celery_settings
 from app.supervisor.launch import die_with_parent
-from workers import stopping
 
 HEARTBEAT_S = 10.0
 GRACE_S = 60  # between the soft time limit, which a task can catch, and the hard one
@@ -48,12 +47,6 @@ def _start_child(**_: Any) -> None:
     import workers.tasks
 
     workers.tasks.warm_up()
-
-
-@worker_shutting_down.connect  # type: ignore[untyped-decorator] # because celery has no types
-def _begin_to_stop(**_: Any) -> None:
-    """SIGTERM has come: Celery waits for the job, which is given back when its time is over."""
-    stopping.begin(settings.stop_grace_s)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator] # because celery has no types

@@ -1,6 +1,5 @@
 """Wires a worker: settings, stores, threads. Called in the child process, after the fork."""
 
-import errno
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +9,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from celery.exceptions import SoftTimeLimitExceeded
 
 from app.alignment.device import DeviceCache
 from app.config import Settings
-from app.domain.errors import JobTimedOut, Unavailable
+from app.domain.errors import Unavailable
 from app.domain.job import Job, JobResult, JobStatus
 from app.jobs.held import Held
 from app.jobs.lease import Lease
@@ -27,7 +25,6 @@ from app.storage.models import FolderModels
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
 from app.storage.turns import RedisTurns
-from workers import stopping
 from workers.align_job import AlignJob
 from workers.patch_job import PatchJobs
 from workers.shelf import Shelf
@@ -61,7 +58,6 @@ class Runtime:
     threads: int
     cache: AlignmentCache | None
     turns: Turns
-    time_limit_s: int
     memory: DeviceCache | None = None
 
     def run(self, job_id: str) -> JobStatus | None:
@@ -71,7 +67,7 @@ class Runtime:
 
     def _work(self, held: Sequence[Held]) -> None:
         """The first job's kind is everybody's: only patch and score jobs go together."""
-        with _explained(len(held), self.time_limit_s), ExitStack() as stack:
+        with ExitStack() as stack:
             folders = {each.job.id: stack.enter_context(self._folder(each.job)) for each in held}
             used = Used(self.cache, self.turns)
             if held[0].job.kind == "alignment":
@@ -124,22 +120,6 @@ class Runtime:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def _explained(jobs: int, time_limit_s: int) -> Iterator[None]:
-    """Raises Unavailable where a disk is full: there will be room again. Raises JobTimedOut for a
-    job that was alone; of several that took too long together each gets its own time."""
-    try:
-        yield
-    except SoftTimeLimitExceeded:
-        if jobs > 1:
-            raise
-        raise JobTimedOut(limit_s=time_limit_s) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Unavailable(part="storage") from error
-
-
 @cache
 def runtime() -> Runtime:
     """This process's runtime, from the environment. Not to be called before the fork."""
@@ -155,7 +135,6 @@ def make_runtime(settings: Settings) -> Runtime:
         threads=settings.resolved_threads,
         cache=_cache(settings),
         turns=RedisTurns(settings.resolved_redis_url),
-        time_limit_s=settings.job_time_limit_s,
         memory=_memory(settings),
     )
 
@@ -169,7 +148,6 @@ def _desk(settings: Settings) -> Desk:
         ),
         lease_s=settings.lease_s,
         coalesce=settings.coalesce,
-        must_stop=stopping.is_due,
     )
 
 

@@ -20,7 +20,7 @@ from app.domain.adapter import (
     AdapterManifest,
     StoredAdapter,
 )
-from app.domain.errors import InvalidField, MissingFile, Unavailable
+from app.domain.errors import InvalidField, MissingFile
 from app.intake.archives import unpack
 from app.intake.limits import UPLOAD_LIMITS
 from app.intake.manifest import read_manifest
@@ -46,25 +46,21 @@ class Received:
 async def received(request: Request, services: Services) -> AsyncIterator[Received]:
     """Read and validate the body; its staging folder is gone afterwards, whatever happens.
 
-    Raises what `read_form`, `unpack` and `read_manifest` raise, MissingFile, InvalidField, and
-    Unavailable where the disk takes no more.
+    Raises what `read_form`, `unpack` and `read_manifest` raise, MissingFile, InvalidField.
     """
     work = services.staging_dir / f"upload-{uuid.uuid4().hex}"
+    await to_thread.run_sync(lambda: work.mkdir(parents=True))
     try:
-        yield await _received(request, work, services.max_upload_bytes)
+        form = await read_form(
+            request,
+            work,
+            file_limits=_file_limits(services.max_upload_bytes),
+        )
+        folder = work / "adapter"
+        manifest = await to_thread.run_sync(_manifest, form, folder)
+        yield Received(form, folder, manifest)
     finally:
         await to_thread.run_sync(lambda: shutil.rmtree(work, ignore_errors=True))
-
-
-async def _received(request: Request, work: Path, max_bytes: int) -> Received:
-    """Raises Unavailable where the disk takes no more."""
-    folder = work / "adapter"
-    try:
-        await to_thread.run_sync(lambda: work.mkdir(parents=True))
-        form = await read_form(request, work, file_limits=_file_limits(max_bytes))
-        return Received(form, folder, await to_thread.run_sync(_manifest, form, folder))
-    except OSError as error:
-        raise Unavailable(part="storage") from error
 
 
 async def accept(upload: Received, services: Services) -> tuple[StoredAdapter, bool]:

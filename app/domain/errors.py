@@ -16,8 +16,8 @@ AdapterSafetyError
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
-|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, JobTimedOut, WorkerFault
-|-- Stopped                 JobCancelled, LeaseLost, WorkerStopping
+|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, WorkerFault
+|-- Stopped                 JobCancelled, LeaseLost
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """
 
@@ -310,12 +310,6 @@ class TooManyAttempts(JobFault):
     message = "the job was started {attempts} times and never finished"
 
 
-class JobTimedOut(JobFault):
-    code = "job-timed-out"
-    title = "The job took too long"
-    message = "the job was stopped after {limit_s} seconds, the most that a job may take here"
-
-
 class WorkerFault(JobFault):
     code = "worker-fault"
     title = "The worker failed"
@@ -337,12 +331,6 @@ class LeaseLost(Stopped):
     code = "lease-lost"
     title = "Another worker has taken the job over"
     message = "another worker has taken job {job} over"
-
-
-class WorkerStopping(Stopped):
-    code = "worker-stopping"
-    title = "The worker was told to stop"
-    message = "the worker was told to stop; another takes job {job}"
 
 
 class Unavailable(AdapterSafetyError):

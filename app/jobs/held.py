@@ -11,10 +11,9 @@ from app.domain.errors import (
     LeaseLost,
     TooManyAttempts,
     Unavailable,
-    WorkerStopping,
 )
 from app.domain.job import Fault, Job, JobResult, JobStatus
-from app.jobs.lease import Lease, never
+from app.jobs.lease import Lease
 from app.jobs.ports import Events, Records
 
 logger = logging.getLogger(__name__)
@@ -27,21 +26,10 @@ MAX_ATTEMPTS = 3  # because a job that killed its worker three times will do so 
 class Held:
     """Ends once, by its own: nothing here raises into the other jobs of a batch."""
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        records: Records,
-        events: Events,
-        lease_s: float,
-        must_stop: Callable[[], bool] = never,
-    ) -> None:
+    def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
         self.job = job
-        self.lease = Lease(
-            job, records=records, events=events, lease_s=lease_s, must_stop=must_stop
-        )
+        self.lease = Lease(job, records=records, events=events, lease_s=lease_s)
         self.is_open = True
-        self.is_for_another = False  # whether another worker should have it at once
         self.status: JobStatus | None = None  # what it ended as, where that was ours to say
         self._records, self._events = records, events
 
@@ -84,10 +72,6 @@ class Held:
         elif isinstance(error, LeaseLost):
             logger.warning("job %s was taken over by another worker", self.job.id)
             self.is_open = False
-        elif isinstance(error, WorkerStopping):
-            logger.warning("job %s goes back to the queue: this worker stops", self.job.id)
-            self.give_back()
-            self.is_for_another = True
         elif isinstance(error, Unavailable):
             logger.warning("job %s goes back to the queue: %s", self.job.id, error)
             self.give_back()

@@ -1,18 +1,14 @@
 """A worker's hold on a running job: renewed in the background, asked between modules."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 
-from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost, WorkerStopping
+from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost
 from app.domain.job import Job
 from app.jobs.ports import Events, Records
 
 RENEWALS_PER_LEASE = 3
-
-
-def never() -> bool:
-    return False
 
 
 class Lease:
@@ -22,17 +18,8 @@ class Lease:
     working thread, so the work ends between two modules and never in the middle of one.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        records: Records,
-        events: Events,
-        lease_s: float,
-        must_stop: Callable[[], bool] = never,
-    ) -> None:
+    def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
         self._job, self._records, self._events, self._lease_s = job, records, events, lease_s
-        self._must_stop = must_stop
         self._done = self._total = 0
         self._lost: AdapterSafetyError | None = None
         self._ended = threading.Event()
@@ -52,18 +39,15 @@ class Lease:
         self._thread.join()
 
     def progress(self, done: int, total: int, event: Mapping[str, object]) -> None:
-        """Note that a module is done. Raises what `check` raises."""
+        """Note that a module is done. Raises JobCancelled or LeaseLost."""
         self._done, self._total = done, total
         self._events.publish(self._job.id, "module", {"done": done, "total": total, **event})
         self.check()
 
     def check(self) -> None:
-        """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's,
-        WorkerStopping when this worker has no more time for it."""
+        """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's."""
         if self._lost:
             raise self._lost
-        if self._must_stop():
-            raise WorkerStopping(job=self._job.id)
         if self._beat():
             raise JobCancelled
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from app.domain.errors import AdapterSafetyError, JobNotFound, Unavailable, WorkerFault
 from app.domain.job import COALESCED, Job, JobResult, JobStatus
 from app.jobs.held import Held
-from app.jobs.lease import Lease, never
+from app.jobs.lease import Lease
 from app.jobs.ports import Events, Queue, Records
 from app.jobs.submit import enqueue
 
@@ -38,16 +38,6 @@ class Desk:
     queue: Queue
     lease_s: float
     coalesce: int = 1  # most jobs in one batch
-    must_stop: Callable[[], bool] = never  # whether jobs have to be given back now
-
-    def hold(self, job: Job) -> Held:
-        return Held(
-            job,
-            records=self.records,
-            events=self.events,
-            lease_s=self.lease_s,
-            must_stop=self.must_stop,
-        )
 
 
 def alone(work: Callable[[Job, Lease], JobResult]) -> Work:
@@ -69,12 +59,13 @@ def run_job(job_id: str, work: Work, desk: Desk) -> JobStatus | None:
     if first is None:
         return None
     with ExitStack() as stack:
-        jobs = (first, *_companions(first, desk))
-        held = [stack.enter_context(desk.hold(job)) for job in jobs]
+        held = [
+            stack.enter_context(
+                Held(job, records=desk.records, events=desk.events, lease_s=desk.lease_s)
+            )
+            for job in (first, *_companions(first, desk))
+        ]
         _attempt(held, work, desk.queue)
-    for each in held:
-        if each.is_for_another:
-            enqueue(each.job.id, each.job.kind, desk.queue)
     return held[0].status
 
 
