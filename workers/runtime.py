@@ -63,7 +63,10 @@ class Runtime:
     def run(self, job_id: str) -> JobStatus | None:
         """Run a job to its end, and those that can go with it. None when there was nothing to
         claim."""
-        return run_job(job_id, self._work, self.desk)
+        status = run_job(job_id, self._work, self.desk)
+        if status is not None:  # ended, and by us: no other worker has a folder of it any more
+            self._clear(job_id)
+        return status
 
     def _work(self, held: Sequence[Held]) -> None:
         """The first job's kind is everybody's: only patch and score jobs go together."""
@@ -110,14 +113,18 @@ class Runtime:
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
         """A folder of this attempt's own, gone afterwards; a killed attempt's goes first."""
-        for left in self.staging_dir.glob(f"job-{job.id}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._clear(job.id)
         folder = self.staging_dir / f"job-{job.id}-{job.fence}"
         folder.mkdir(parents=True)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _clear(self, job_id: str) -> None:
+        """Remove what killed attempts have left."""
+        for left in self.staging_dir.glob(f"job-{job_id}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @cache
