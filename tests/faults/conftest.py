@@ -41,12 +41,14 @@ def make_site(tmp_path: Path, world: World, own_redis: RedisServer) -> Iterator[
     """A site with nothing started; keywords are settings, in their environment's lower case."""
     with ExitStack() as stack:
 
-        def make(*, database_url: str | None = None, **settings: Any) -> Site:
+        def make(
+            *, database_url: str | None = None, redis: RedisServer = own_redis, **settings: Any
+        ) -> Site:
             given = {f"ADAPTER_SAFETY_{k.upper()}": str(v) for k, v in settings.items()}
             data = tmp_path / "data"
             url = database_url or f"sqlite:///{tmp_path / 'records.sqlite3'}"
             (data / "staging").mkdir(parents=True)
-            site = Site(data, world.base.parent, own_redis, url, {**QUICK, **given})
+            site = Site(data, world.base.parent, redis, url, {**QUICK, **given})
             stack.callback(site.close)
             return site
 
