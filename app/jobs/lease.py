@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping
 from types import TracebackType
 
-from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost
+from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost, Unavailable
 from app.domain.job import Job
 from app.jobs.ports import Events, Records
 
@@ -15,7 +15,8 @@ class Lease:
     """Keeps a job's lease alive while a long module is computed, and carries its progress.
 
     The thread only renews. A cancel or a lost lease is raised by `check` and `progress`, in the
-    working thread, so the work ends between two modules and never in the middle of one.
+    working thread, so the work ends between two modules and never in the middle of one. A database
+    that is away stops no work: should another have taken the job, the fence says so at the end.
     """
 
     def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
@@ -48,18 +49,23 @@ class Lease:
         """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's."""
         if self._lost:
             raise self._lost
-        if self._beat():
+        if self._beat_if_possible():
             raise JobCancelled
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / RENEWALS_PER_LEASE):
             try:
-                self._beat()
+                self._beat_if_possible()
             except LeaseLost as error:
                 self._lost = error
                 return
-            except AdapterSafetyError:  # the database is away: the next round asks again
-                continue
+
+    def _beat_if_possible(self) -> bool:
+        """Whether a cancel was asked for. Raises LeaseLost."""
+        try:
+            return self._beat()
+        except Unavailable:  # the next round asks again
+            return False
 
     def _beat(self) -> bool:
         return self._records.heartbeat(

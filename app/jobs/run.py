@@ -74,7 +74,9 @@ def _claimed(job_id: str, desk: Desk) -> Job | None:
         return desk.records.claim(job_id, lease_s=desk.lease_s)
     except JobNotFound:
         logger.warning("job %s is in the queue but not in the database", job_id)
-        return None
+    except Unavailable as error:  # the message is spent: the reconciler sends another
+        logger.warning("job %s cannot be claimed: %s", job_id, error)
+    return None
 
 
 def _companions(first: Job, desk: Desk) -> list[Job]:
