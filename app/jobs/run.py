@@ -8,6 +8,7 @@ is then read once for all of them. A job that was ever claimed before runs alone
 broke, the one that is to blame finds itself alone, and the others are spared.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # of a batch's adapters: each lies in staging up to three times, as fetched, changed and zipped
 BATCH_BYTES = 2 << 30
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, which somebody will make
 
 Work = Callable[[Sequence[Held]], None]
 """Brings each of the jobs to its end."""
@@ -99,15 +102,26 @@ def _attempt(held: Sequence[Held], work: Work, queue: Queue) -> None:
         if any(each.is_open for each in held):
             raise RuntimeError("the work has left a job without an end")
     except AdapterSafetyError as error:  # of the models or the stores, so of every job
-        for each in _open(held):
-            each.stop(error)
+        _stop(held, error)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            return _broken(held, error, queue)
+        logger.warning("there is no room for what jobs write: %s", error)
+        _stop(held, Unavailable(part="storage"))
     except Exception as error:  # the one edge where a bug ends a job, and is told as such
-        logger.exception("jobs %s failed", ", ".join(each.job.id for each in _open(held)))
         _broken(held, error, queue)
+    return None
+
+
+def _stop(held: Sequence[Held], error: AdapterSafetyError) -> None:
+    for each in _open(held):
+        each.stop(error)
 
 
 def _broken(held: Sequence[Held], error: Exception, queue: Queue) -> None:
     """A job that was alone fails. Of a batch nobody knows who is to blame: each runs alone now."""
+    names = ", ".join(each.job.id for each in _open(held))
+    logger.error("jobs %s failed", names, exc_info=error)
     for each in _open(held):
         if len(held) == 1:
             each.stop(WorkerFault(kind=type(error).__name__))

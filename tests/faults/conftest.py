@@ -47,7 +47,7 @@ def make_site(tmp_path: Path, world: World, own_redis: RedisServer) -> Iterator[
             given = {f"ADAPTER_SAFETY_{k.upper()}": str(v) for k, v in settings.items()}
             data = tmp_path / "data"
             url = database_url or f"sqlite:///{tmp_path / 'records.sqlite3'}"
-            (data / "staging").mkdir(parents=True)
+            (data / "staging").mkdir(parents=True, exist_ok=True)
             site = Site(data, world.base.parent, redis, url, {**QUICK, **given})
             stack.callback(site.close)
             return site
