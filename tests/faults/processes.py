@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from subprocess import STDOUT, Popen
 from typing import Any, TypeVar
@@ -24,10 +25,12 @@ from tests.uploads import parts
 
 T = TypeVar("T")
 
+HERE = Path(__file__).parent  # where the tests' own variants of the worker are
+ROOT = HERE.parents[1]
 LOOK_EVERY_S = 0.02
 WITHIN_S = 40.0
 METHOD = {"projector": "exact", "select": {"by": "all"}}
-WORKER = ["worker", "--pool", "prefork", "--concurrency", "1", "--without-gossip"]
+WORKER = ["worker", "--pool", "prefork", "--concurrency", "1", "--without-gossip", "--loglevel", "INFO"]
 QUICK = {  # so that what is repaired is repaired within seconds
     "ADAPTER_SAFETY_LEASE_S": "2",
     "ADAPTER_SAFETY_RECONCILE_EVERY_S": "1",
@@ -80,11 +83,11 @@ class Site:
     def url(self) -> str:
         return "http://{}:{}".format(*self._listener.getsockname())
 
-    @property
+    @cached_property
     def broker(self) -> "redis.Redis[Any]":
-        client = redis.Redis.from_url(self.redis.url, decode_responses=True)
-        self._open.callback(client.close)
-        return client
+        return self._open.enter_context(
+            redis.Redis.from_url(self.redis.url, decode_responses=True)
+        )
 
     # ---------------------------------------------------------------------------------- processes
     def start_api(self) -> None:
@@ -94,7 +97,7 @@ class Site:
         until(lambda: httpx.get(f"{self.url}/healthz", timeout=30).is_success, "the API answers")
 
     def start_worker(self, *options: str, app: str = "workers.celery_app") -> "Popen[bytes]":
-        """Returns when it takes jobs."""
+        """Does not wait: see `await_workers`."""
         number = len(self.workers)
         worker = self._spawn(
             f"worker-{number}", ["celery", "-A", app, *WORKER, "-n", f"w{number}@%h", *options]
@@ -103,10 +106,12 @@ class Site:
         return worker
 
     def await_workers(self) -> None:
-        """Until each worker has its child, which is when it takes jobs."""
-        for worker in self.workers:
-            if worker.poll() is None:
-                until(lambda worker=worker: child_of(worker), "the worker has a child")
+        """Until each has said that it takes jobs."""
+        beats = lambda: self.broker.zcard("adapter-safety:workers") >= len(self.workers)  # noqa: E731
+        until(beats, "the workers are ready")
+
+    def log_of_workers(self) -> str:
+        return "".join(path.read_text() for path in self.logs.glob("worker-*.log"))
 
     def _spawn(self, name: str, module: list[str], keep: tuple[int, ...] = ()) -> "Popen[bytes]":
         with (self.logs / f"{name}.log").open("ab") as log:
@@ -123,6 +128,7 @@ class Site:
         return {
             **kept,
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, HERE))),
             "ADAPTER_SAFETY_DATA_DIR": str(self.data),
             "ADAPTER_SAFETY_MODEL_ROOT": str(self.model_root),
             "ADAPTER_SAFETY_DATABASE_URL": self.database_url,

@@ -65,6 +65,7 @@ def test_a_job_that_finds_no_room_waits_and_succeeds_when_there_is(
 ) -> None:
     cramped.start_worker()
     adapter = cramped.upload(world.adapter)
+    cramped.await_workers()
     disk.fill()
     job = cramped.submit(adapter)
     given_back(cramped, job)
