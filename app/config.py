@@ -55,6 +55,16 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=4 << 30, ge=1, description="Largest adapter upload in bytes."
     )
+    body_bytes_per_s: float = Field(
+        default=16384.0,
+        gt=0,
+        description="Slowest rate in bytes a second at which a request's body is taken.",
+    )
+    body_grace_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds that a request's body may take beyond its time at the slowest rate.",
+    )
     max_wait_s: float = Field(
         default=60.0, ge=0, description="Longest wait in seconds that `Prefer: wait=N` is given."
     )

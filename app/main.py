@@ -9,7 +9,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from app.api import adapters, alignments, errors, health, jobs, patch, results, schema_pages
-from app.api.body_limit import BodyLimit
+from app.api.body_limit import BodyLimit, Pace
 from app.api.services import Services
 from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
@@ -46,7 +46,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
     upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
     uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
-    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads)
+    pace = Pace(settings.body_bytes_per_s, settings.body_grace_s)
+    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads, pace=pace)
     errors.install(app)
     return app
 

@@ -80,8 +80,13 @@ class Site:
         return self.data / "staging"
 
     @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._listener.getsockname()
+        return host, port
+
+    @property
     def url(self) -> str:
-        return "http://{}:{}".format(*self._listener.getsockname())
+        return "http://{}:{}".format(*self.address)
 
     @cached_property
     def broker(self) -> "redis.Redis[Any]":
