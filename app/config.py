@@ -85,6 +85,12 @@ class Settings(BaseSettings):
     job_time_limit_s: int = Field(
         default=6 * 3600, ge=1, description="Seconds after which a running job is stopped."
     )
+    drain_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds that a worker which is told to stop goes on with its job; then it "
+        "gives the job back after the module that it is at.",
+    )
     reconcile_every_s: float = Field(
         default=30.0,
         gt=0,

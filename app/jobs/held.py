@@ -12,9 +12,10 @@ from app.domain.errors import (
     LeaseLost,
     TooManyAttempts,
     Unavailable,
+    WorkerStopping,
 )
 from app.domain.job import Fault, Job, JobResult, JobStatus
-from app.jobs.lease import Lease
+from app.jobs.lease import Lease, never
 from app.jobs.ports import Events, Records
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,21 @@ MOVE_AGAIN_AFTER_S = 0.5
 class Held:
     """Ends once, by its own: nothing here raises into the other jobs of a batch."""
 
-    def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        records: Records,
+        events: Events,
+        lease_s: float,
+        is_stopping: Callable[[], bool] = never,
+    ) -> None:
         self.job = job
-        self.lease = Lease(job, records=records, events=events, lease_s=lease_s)
+        self.lease = Lease(
+            job, records=records, events=events, lease_s=lease_s, is_stopping=is_stopping
+        )
         self.is_open = True
+        self.is_for_others = False  # given back though nothing is wrong, so to be sent at once
         self.status: JobStatus | None = None  # what it ended as, where that was ours to say
         self._records, self._events, self._lease_s = records, events, lease_s
 
@@ -76,6 +88,9 @@ class Held:
             self.is_open = False
         elif isinstance(error, Unavailable):
             logger.warning("job %s goes back to the queue: %s", self.job.id, error)
+            self.give_back()
+        elif isinstance(error, WorkerStopping):
+            self.is_for_others = True
             self.give_back()
         else:
             self._close(lambda: self._finish("failed", fault=Fault.of(error)))

@@ -59,7 +59,7 @@ def assert_right(site: Site, job: Job, undisturbed: Undisturbed) -> None:
 
 def assert_nothing_left(site: Site) -> None:
     """No upload, no attempt's scratch folder, and no stored file that no record names."""
-    until(lambda: not list(site.staging.iterdir()), f"{site.staging} is empty", 5)
+    until(lambda: not list(site.staging.iterdir()), f"{site.staging} is empty", 15)
     artifacts = site.data / "artifacts"
     kept = {path.relative_to(artifacts).name for path in artifacts.rglob("*") if path.is_file()}
     assert kept - {CHECK_KEY} == named_by_records(site)

@@ -30,7 +30,8 @@ ROOT = HERE.parents[1]
 LOOK_EVERY_S = 0.02
 WITHIN_S = 40.0
 METHOD = {"projector": "exact", "select": {"by": "all"}}
-WORKER = ["worker", "--pool", "prefork", "--concurrency", "1", "--without-gossip", "--loglevel", "INFO"]
+POOL = ["--pool", "prefork", "--concurrency", "1"]
+WORKER = ["worker", *POOL, "--without-gossip", "--without-mingle", "--loglevel", "INFO"]
 QUICK = {  # so that what is repaired is repaired within seconds
     "ADAPTER_SAFETY_LEASE_S": "2",
     "ADAPTER_SAFETY_RECONCILE_EVERY_S": "1",
@@ -90,9 +91,7 @@ class Site:
 
     @cached_property
     def broker(self) -> "redis.Redis[Any]":
-        return self._open.enter_context(
-            redis.Redis.from_url(self.redis.url, decode_responses=True)
-        )
+        return self._open.enter_context(redis.Redis.from_url(self.redis.url, decode_responses=True))
 
     # ---------------------------------------------------------------------------------- processes
     def start_api(self) -> None:
@@ -101,19 +100,19 @@ class Site:
         self.api = self._spawn("api", app, keep=(descriptor,))
         until(lambda: httpx.get(f"{self.url}/healthz", timeout=30).is_success, "the API answers")
 
-    def start_worker(self, *options: str, app: str = "workers.celery_app") -> "Popen[bytes]":
+    def start_worker(self, app: str = "workers.celery_app") -> "Popen[bytes]":
         """Does not wait: see `await_workers`."""
         number = len(self.workers)
         worker = self._spawn(
-            f"worker-{number}", ["celery", "-A", app, *WORKER, "-n", f"w{number}@%h", *options]
+            f"worker-{number}", ["celery", "-A", app, *WORKER, "-n", f"w{number}@%h"]
         )
         self.workers.append(worker)
         return worker
 
     def await_workers(self) -> None:
         """Until each has said that it takes jobs."""
-        beats = lambda: self.broker.zcard("adapter-safety:workers") >= len(self.workers)  # noqa: E731
-        until(beats, "the workers are ready")
+        key = "adapter-safety:workers"
+        until(lambda: self.broker.zcard(key) >= len(self.workers), "the workers are ready")
 
     def log_of_workers(self) -> str:
         return "".join(path.read_text() for path in self.logs.glob("worker-*.log"))
