@@ -75,6 +75,16 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=4 << 30, ge=1, description="Largest adapter upload in bytes."
     )
+    body_bytes_per_s: float = Field(
+        default=16384.0,
+        gt=0,
+        description="Slowest rate in bytes a second at which a request's body is taken.",
+    )
+    body_grace_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds that a request's body may take beyond its time at the slowest rate.",
+    )
     max_wait_s: float = Field(
         default=60.0, ge=0, description="Longest wait in seconds that `Prefer: wait=N` is given."
     )
@@ -94,6 +104,12 @@ class Settings(BaseSettings):
     )
     job_time_limit_s: int = Field(
         default=6 * 3600, ge=1, description="Seconds after which a running job is stopped."
+    )
+    drain_s: float = Field(
+        default=10.0,
+        ge=0,
+        description="Seconds that a worker which is told to stop goes on with its job; then it "
+        "gives the job back after the module that it is at.",
     )
     reconcile_every_s: float = Field(
         default=30.0,

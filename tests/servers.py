@@ -1,6 +1,7 @@
 """Servers of the tests' own, stopped by their own handles."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,9 +16,11 @@ START_TIMEOUT_S = 10.0
 
 
 class RedisServer:
-    """One server process; `start` and `stop` may alternate, its data gone each time."""
+    """One server process; `start` and `stop` may alternate, its data gone each time unless it is
+    `durable`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self._append_only = ["--appendonly", "yes" if durable else "no"]
         # not tmp_path, because a unix socket's path must be shorter than 108 bytes
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self.socket = self.folder / "s"
@@ -30,7 +33,7 @@ class RedisServer:
     def start(self) -> None:
         command = [_binary(), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         self._process = subprocess.Popen(
-            [*command, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
+            [*command, *self._append_only, "--dir", str(self.folder)], stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -42,6 +45,15 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """It takes connections and answers nothing, until `thaw`."""
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
 
     def remove(self) -> None:
         self.stop()

@@ -4,6 +4,7 @@
 its norm is known, on which depends what is written.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,10 +65,20 @@ def _mapped(path: Path, delta: Delta) -> Iterator[Tensor]:
     """Memory for a tensor as `D` is stored, in a file that is gone afterwards."""
     try:
         size = delta.ours.numel()
+        _reserve(path, size * delta.dtype.itemsize)
         flat = torch.from_file(str(path), shared=True, size=size, dtype=delta.dtype)
         yield flat.view(delta.ours.shape)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _reserve(path: Path, size_bytes: int) -> None:
+    """Raises OSError on a full disk, where writing to mapped memory would end the process."""
+    with path.open("xb") as file:
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        else:
+            file.truncate(size_bytes)
 
 
 # ------------------------------------------------------------------------------------------ reading

@@ -149,7 +149,7 @@ def _dotted(location: Sequence[object]) -> str:
 def _http_problem(error: HTTPException) -> Response:
     if error.status_code < 400:  # 204 and 304 have no body, so no problem either
         return Response(status_code=error.status_code, headers=error.headers)
-    code = {404: "not-found", 405: "method-not-allowed", 413: "too-large"}.get(
+    code = {404: "not-found", 405: "method-not-allowed", 408: "too-slow", 413: "too-large"}.get(
         error.status_code, f"http-{error.status_code}"
     )
     return problem(

@@ -20,7 +20,7 @@ from app.domain.adapter import (
     AdapterManifest,
     StoredAdapter,
 )
-from app.domain.errors import InvalidField, MissingFile
+from app.domain.errors import InvalidField, MissingFile, Unavailable
 from app.intake.archives import unpack
 from app.intake.limits import UPLOAD_LIMITS
 from app.intake.manifest import read_manifest
@@ -46,21 +46,26 @@ class Received:
 async def received(request: Request, services: Services) -> AsyncIterator[Received]:
     """Read and validate the body; its staging folder is gone afterwards, whatever happens.
 
-    Raises what `read_form`, `unpack` and `read_manifest` raise, MissingFile, InvalidField.
+    Raises what `read_form`, `unpack` and `read_manifest` raise, MissingFile, InvalidField, and
+    Unavailable where the staging folder cannot be written.
     """
     work = services.staging_dir / f"upload-{uuid.uuid4().hex}"
-    await to_thread.run_sync(lambda: work.mkdir(parents=True))
     try:
-        form = await read_form(
-            request,
-            work,
-            file_limits=_file_limits(services.max_upload_bytes),
-        )
-        folder = work / "adapter"
-        manifest = await to_thread.run_sync(_manifest, form, folder)
-        yield Received(form, folder, manifest)
+        yield await _receive(request, services, work)
     finally:
         await to_thread.run_sync(lambda: shutil.rmtree(work, ignore_errors=True))
+
+
+async def _receive(request: Request, services: Services, work: Path) -> Received:
+    limits = _file_limits(services.max_upload_bytes)
+    folder = work / "adapter"
+    try:
+        await to_thread.run_sync(lambda: work.mkdir(parents=True))
+        form = await read_form(request, work, file_limits=limits)
+        manifest = await to_thread.run_sync(_manifest, form, folder)
+    except OSError as error:  # a full disk, most likely
+        raise Unavailable(part="storage") from error
+    return Received(form, folder, manifest)
 
 
 async def accept(upload: Received, services: Services) -> tuple[StoredAdapter, bool]:

@@ -16,8 +16,8 @@ AdapterSafetyError
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
-|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, WorkerFault
-|-- Stopped                 JobCancelled, LeaseLost
+|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
+|-- Stopped                 JobCancelled, LeaseLost, WorkerStopping
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """
 
@@ -310,6 +310,12 @@ class TooManyAttempts(JobFault):
     message = "the job was started {attempts} times and never finished"
 
 
+class TimeLimitReached(JobFault):
+    code = "time-limit-reached"
+    title = "The job took too long"
+    message = "the job was stopped at its time limit of {limit_s} seconds"
+
+
 class WorkerFault(JobFault):
     code = "worker-fault"
     title = "The worker failed"
@@ -331,6 +337,12 @@ class LeaseLost(Stopped):
     code = "lease-lost"
     title = "Another worker has taken the job over"
     message = "another worker has taken job {job} over"
+
+
+class WorkerStopping(Stopped):
+    code = "worker-stopping"
+    title = "The worker is told to stop"
+    message = "the worker is told to stop; another takes the job"
 
 
 class Unavailable(AdapterSafetyError):

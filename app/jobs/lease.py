@@ -1,24 +1,44 @@
 """A worker's hold on a running job: renewed in the background, asked between modules."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost
+from app.domain.errors import (
+    AdapterSafetyError,
+    JobCancelled,
+    LeaseLost,
+    Unavailable,
+    WorkerStopping,
+)
 from app.domain.job import Job
 from app.jobs.ports import Events, Records
 
 RENEWALS_PER_LEASE = 3
 
 
+def never() -> bool:
+    return False
+
+
 class Lease:
     """Keeps a job's lease alive while a long module is computed, and carries its progress.
 
     The thread only renews. A cancel or a lost lease is raised by `check` and `progress`, in the
-    working thread, so the work ends between two modules and never in the middle of one.
+    working thread, so the work ends between two modules and never in the middle of one. A database
+    that is away stops no work: should another have taken the job, the fence says so at the end.
     """
 
-    def __init__(self, job: Job, *, records: Records, events: Events, lease_s: float) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        records: Records,
+        events: Events,
+        lease_s: float,
+        is_stopping: Callable[[], bool] = never,  # this worker
+    ) -> None:
+        self._is_stopping = is_stopping
         self._job, self._records, self._events, self._lease_s = job, records, events, lease_s
         self._done = self._total = 0
         self._lost: AdapterSafetyError | None = None
@@ -39,27 +59,36 @@ class Lease:
         self._thread.join()
 
     def progress(self, done: int, total: int, event: Mapping[str, object]) -> None:
-        """Note that a module is done. Raises JobCancelled or LeaseLost."""
+        """Note that a module is done. Raises what `check` raises."""
         self._done, self._total = done, total
         self._events.publish(self._job.id, "module", {"done": done, "total": total, **event})
         self.check()
 
     def check(self) -> None:
-        """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's."""
+        """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's,
+        WorkerStopping when there is work left and no time for it."""
         if self._lost:
             raise self._lost
-        if self._beat():
+        if self._beat_if_possible():
             raise JobCancelled
+        is_through = 0 < self._total == self._done
+        if self._is_stopping() and not is_through:
+            raise WorkerStopping
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / RENEWALS_PER_LEASE):
             try:
-                self._beat()
+                self._beat_if_possible()
             except LeaseLost as error:
                 self._lost = error
                 return
-            except AdapterSafetyError:  # the database is away: the next round asks again
-                continue
+
+    def _beat_if_possible(self) -> bool:
+        """Whether a cancel was asked for. Raises LeaseLost."""
+        try:
+            return self._beat()
+        except Unavailable:  # the next round asks again
+            return False
 
     def _beat(self) -> bool:
         return self._records.heartbeat(
