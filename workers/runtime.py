@@ -130,7 +130,8 @@ class Runtime:
 
     def sweep(self) -> None:
         """Remove what killed attempts of jobs that have ended have left: a killed child cannot, and
-        the next one starts with this."""
+        the next one starts with this. Half-written artifacts go a day later."""
+        self.artifacts.sweep()
         for folder in self.staging_dir.glob("job-*-*"):
             job_id = folder.name.split("-")[1]
             try:

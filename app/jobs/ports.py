@@ -190,6 +190,9 @@ class Artifacts(Protocol):
     def check(self) -> None:
         """Raises Unavailable when the store cannot be used."""
 
+    def sweep(self) -> None:
+        """Remove what puts of killed processes have left, a day after."""
+
 
 class Queue(Protocol):
     """Hands job ids to the workers; losing one is repaired from the records."""

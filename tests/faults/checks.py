@@ -18,20 +18,23 @@ from tests.reports import assert_alike, wherever_from
 
 
 def assert_all_is_well(
-    site: Site, attempts: Mapping[str, int | range], undisturbed: Undisturbed, status: str = ""
-) -> list[Job]:
-    """Each job of `attempts` has ended (as `status`, or else succeeded) after that many attempts,
-    its result is what a run without faults gives, and nothing else is left anywhere."""
-    ended = [site.await_end(job_id) for job_id in attempts]
-    for job in ended:
-        assert job.status == (status or "succeeded"), job.fault
+    site: Site,
+    attempts: Mapping[str, int | range],
+    undisturbed: Undisturbed,
+    faults: Mapping[str, str] | None = None,
+) -> None:
+    """Each job of `attempts` has ended after that many: those of `faults` failed with that code,
+    the others succeeded with what a run without faults gives. Nothing else is left anywhere."""
+    expected = faults or {}
+    for job in [site.await_end(job_id) for job_id in attempts]:
+        assert (job.fault and job.fault.code) == expected.get(job.id)
+        assert job.status == ("failed" if job.id in expected else "succeeded")
         allowed = attempts[job.id]
         assert job.attempts in (allowed if isinstance(allowed, range) else (allowed,))
         assert_one_end(site, job)
         if job.status == "succeeded":
             assert_right(site, job, undisturbed)
     assert_nothing_left(site)
-    return ended
 
 
 def assert_one_end(site: Site, job: Job) -> None:
