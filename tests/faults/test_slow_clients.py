@@ -35,7 +35,7 @@ def clients(api: Site) -> Iterator[list[socket.socket]]:
 def begun_upload(site: Site) -> socket.socket:
     client = socket.create_connection(site.address)
     client.sendall(
-        b"POST /v1/adapters HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n"
+        b"POST /v1/adapters HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n"
         b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + BEGINNING
     )
     return client
