@@ -1,5 +1,6 @@
 """A worker's hold on a running job: renewed in the background, asked between modules."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -13,6 +14,8 @@ from app.domain.errors import (
 )
 from app.domain.job import Job
 from app.jobs.ports import Events, Records
+
+logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
 
@@ -87,7 +90,8 @@ class Lease:
         """Whether a cancel was asked for. Raises LeaseLost."""
         try:
             return self._beat()
-        except Unavailable:  # the next round asks again
+        except Unavailable as error:  # the next round asks again
+            logger.warning("a heartbeat of job %s was lost: %s", self._job.id, error)
             return False
 
     def _beat(self) -> bool:

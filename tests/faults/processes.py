@@ -5,8 +5,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -180,6 +180,17 @@ def child_of(worker: "Popen[bytes]") -> psutil.Process | None:
     """The process that does a worker's work; None while there is none."""
     children = [p for p in psutil.Process(worker.pid).children() if is_alive(p)]
     return max(children, key=lambda p: p.create_time(), default=None)
+
+
+@contextmanager
+def frozen(worker: "Popen[bytes]") -> Iterator[psutil.Process]:
+    """Its child, which stands still meanwhile."""
+    child = until(lambda: child_of(worker), "there is a child")
+    child.suspend()
+    try:
+        yield child
+    finally:
+        child.resume()
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -11,6 +11,7 @@ from tests.factory import World
 from tests.faults.checks import assert_all_is_well
 from tests.faults.conftest import MakeSite
 from tests.faults.postgres import PostgresServer
+from tests.faults.processes import frozen, until
 from tests.faults.undisturbed import Undisturbed
 from tests.samples import a_kept_job
 
@@ -26,15 +27,19 @@ def postgres() -> Iterator[PostgresServer]:
 def test_jobs_outlive_a_database_that_crashes_and_recovers(
     make_site: MakeSite, postgres: PostgresServer, world: World, undisturbed: Undisturbed
 ) -> None:
-    site = make_site(database_url=postgres.url)
+    """The one that runs goes on meanwhile, and is not begun again."""
+    site = make_site(database_url=postgres.url, lease_s=10)
     site.start_worker()
     site.start_api()
     adapter = site.upload(world.adapter)
     jobs = [site.submit(adapter) for _ in range(3)]
     site.await_module(jobs[0])
-    postgres.crash()
+    with frozen(site.workers[0]):
+        postgres.crash()
+    until(lambda: "a heartbeat of job" in site.log_of_workers(), "the worker notices")
     postgres.start()
     assert_all_is_well(site, dict.fromkeys(jobs, 1), undisturbed)
+    assert site.job(jobs[0]).fence == 1
 
 
 class AnHourAhead(datetime):

@@ -11,7 +11,7 @@ from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE
 from tests.factory import World
 from tests.faults.checks import assert_all_is_well, assert_nothing_left, files_under, problem
 from tests.faults.conftest import MakeSite
-from tests.faults.processes import Site, child_of, until
+from tests.faults.processes import Site, frozen, until
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.faults.undisturbed import Undisturbed
 from tests.uploads import parts
@@ -80,10 +80,8 @@ def test_a_job_whose_result_finds_no_room_waits_and_succeeds_when_there_is(
     cramped.start_worker()
     job = cramped.submit(cramped.upload(world.adapter))
     cramped.await_module(job)
-    child = until(lambda: child_of(cramped.workers[0]), "there is a child")
-    child.suspend()
-    disk.fill()
-    child.resume()
+    with frozen(cramped.workers[0]):
+        disk.fill()
     given_back(cramped, job)
     assert files_under(cramped.staging) == []
     disk.free()
