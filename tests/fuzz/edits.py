@@ -63,7 +63,7 @@ def _size_bytes(said: Any) -> int | None:
     """None for what is no tensor, or too large a one to write."""
     try:
         size = math.prod(said["shape"]) * DTYPE_BITS[said["dtype"]] // 8
-    except (KeyError, TypeError, IndexError):
+    except (KeyError, TypeError, IndexError, OverflowError):
         return None
     return size if isinstance(size, int) and 0 <= size <= MOST_DATA_BYTES else None
 

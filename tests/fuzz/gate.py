@@ -5,12 +5,12 @@ Inputs are kept in `.fuzz/corpus` between runs, what broke in `.fuzz/findings`.
 
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["app.intake", "app.domain"]):
-    from app.domain.errors import Refused
     from tests.fuzz.target import as_archive, as_pair, passes
 
 from tests.attacks.corpus import corpus
@@ -20,6 +20,7 @@ from tests.intake.files import GOOD_FILES, GOOD_WEIGHTS, config_bytes, tarred, z
 
 WORK = Path(".fuzz")
 MOST_SEED_BYTES = 1 << 16  # because large inputs make every run slow, and test_corpus tries them
+MEMORY = Path("/dev/shm")  # five times as many runs a second as on a disk
 LIMITS = ["-timeout=20", "-rss_limit_mb=2048", "-max_len=65536", "-print_final_stats=1"]
 KINDS = tuple(HONEST)
 
@@ -42,7 +43,7 @@ def _hostile() -> list[bytes]:
 
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     """A third of the inputs are edited as JSON, which bytes at random would only break."""
-    choose = random.Random(seed).randrange  # noqa: S311 - nothing secret is made here
+    choose = random.Random(seed).randrange
     if choose(3) or not data.startswith(b"P"):
         return atheris.Mutate(data, max_size)
     config, _, weights = data[1:].partition(b"\0")
@@ -59,6 +60,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()):
         (folders[0] / f"seed-{number:03d}").write_bytes(seed)
+    if MEMORY.is_dir():
+        tempfile.tempdir = str(MEMORY)
     arguments = [*sys.argv, *LIMITS, f"-artifact_prefix={folders[1]}/", str(folders[0])]
     atheris.Setup(arguments, passes, custom_mutator=mutate)
     atheris.Fuzz()
