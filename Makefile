@@ -28,7 +28,7 @@ load: $(READY)  ## many clients at once, in both set-ups; needs PostgreSQL
 
 fuzz: $(READY)  ## look for inputs that break the gate, FUZZ_SECONDS=60
 	$(BIN)/pip install --quiet --constraint constraints.txt "atheris>=3,<4"
-	$(BIN)/python -m tests.fuzz.gate --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.gate -max_total_time=$(FUZZ_SECONDS)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.modules
@@ -47,4 +47,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis fuzz-corpus fuzz-found
+	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz

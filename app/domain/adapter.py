@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal
 
 CONFIG_FILE = "adapter_config.json"
@@ -190,10 +191,12 @@ def adapter_id(files: Mapping[str, FileEntry]) -> str:
 
 def module_order(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key for module names: numbers compare as numbers, so layer 2 comes before layer 10."""
-    return tuple(
-        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
-        for part in name.split(".")
-    )
+    return tuple(map(_part_order, name.split(".")))
+
+
+@lru_cache(maxsize=4096)  # because 100,000 experts share their parts, and would each hold copies
+def _part_order(part: str) -> tuple[int, int, str]:
+    return (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
 
 
 def layer_of(module: str) -> int | None:

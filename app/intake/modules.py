@@ -185,14 +185,14 @@ def _vector(name: str, parts: Parts, part: Part, expected: bool, d_out: int) -> 
 def _full_weights(found: _Found, config: LoraConfig) -> Iterator[FullWeight]:
     for key, tensor in found.full:
         name = _parameter(key, tensor)
-        feature = _feature(key, tensor, name, config, found.lora.keys())
+        tokens = _trained(key.module, config) if key.part == "tokens" else None
+        feature = _feature(key, tensor, name, config, found.lora.keys(), tokens)
         if feature is None:
             reason = (
                 "it is a full weight that no field of the configuration asks for (PEFT would load "
                 "it all the same)"
             )
             raise TensorRefused(tensor=tensor.name, reason=reason)
-        tokens = _trained(key.module, config) if key.part == "tokens" else None
         yield FullWeight(name, tensor, feature, tokens or ())
 
 
@@ -204,11 +204,16 @@ def _parameter(key: TensorKey, tensor: TensorEntry) -> str:
 
 
 def _feature(
-    key: TensorKey, tensor: TensorEntry, name: str, config: LoraConfig, adapted: Set[str]
+    key: TensorKey,
+    tensor: TensorEntry,
+    name: str,
+    config: LoraConfig,
+    adapted: Set[str],
+    tokens: tuple[int, ...] | None,
 ) -> str | None:
     """The field of the configuration that put a full weight into the file."""
     if key.part == "tokens":
-        return "trainable_token_indices" if _fits_tokens(key, tensor, config) else None
+        return "trainable_token_indices" if _fits_tokens(tensor, tokens) else None
     if _is_saved(key.module, config.modules_to_save):
         return "modules_to_save"
     if name.endswith(".bias") and config.bias != "none":
@@ -218,9 +223,8 @@ def _feature(
     return None
 
 
-def _fits_tokens(key: TensorKey, tensor: TensorEntry, config: LoraConfig) -> bool:
+def _fits_tokens(tensor: TensorEntry, tokens: tuple[int, ...] | None) -> bool:
     """Raises ConfigRefused where the tensor has other rows than the configuration names tokens."""
-    tokens = _trained(key.module, config)
     if tokens is not None and (len(tensor.shape) != 2 or tensor.shape[0] != len(tokens)):
         reason = f"names {len(tokens)} tokens, {tensor.name} has shape {list(tensor.shape)}"
         raise ConfigRefused(field="trainable_token_indices", reason=reason)
@@ -236,16 +240,23 @@ def _trained(module: str, config: LoraConfig) -> tuple[int, ...] | None:
 def _is_saved(module: str, names: tuple[str, ...]) -> bool:
     """Whether the module is one of those, or inside one: by the ends of names, as PEFT does it
     (`peft.utils.other._set_trainable`), where `norm` also means `input_layernorm`."""
+    return any(path.endswith(names) for path in _around(module))
+
+
+def _around(module: str) -> Iterator[str]:
+    """The modules that it is inside, outermost first, and itself."""
     parts = module.split(".")
-    around = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
-    return any(path.endswith(name) for path in around for name in names)
+    return (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
 def _check_unused(config: LoraConfig, full: list[FullWeight]) -> None:
     """A field that asks for full weights which the file lacks would leave PEFT with untrained or
     random ones."""
-    for name in config.modules_to_save:
-        if not any(_is_saved(weight.name.rpartition(".")[0], (name,)) for weight in full):
-            raise ConfigRefused(
-                field="modules_to_save", reason=f"names {name}, which {WEIGHTS_FILE} does not hold"
-            )
+    unused = config.modules_to_save
+    for path in (path for weight in full for path in _around(weight.name.rpartition(".")[0])):
+        if path.endswith(unused):
+            unused = tuple(name for name in unused if not path.endswith(name))
+    for name in unused:
+        raise ConfigRefused(
+            field="modules_to_save", reason=f"names {name}, which {WEIGHTS_FILE} does not hold"
+        )

@@ -8,7 +8,7 @@ the order in which the model defines them: the first is innermost, so its key ha
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE, Part, TensorEntry
@@ -18,7 +18,7 @@ from app.domain.errors import ConfigRefused, TensorRefused, UnsupportedAdapter
 FIELD = "target_parameters"
 BASE_LAYER = ".base_layer"
 MAX_EXPERTS = 1_024  # of one parameter; real models have up to 512
-MAX_MODULES = 100_000  # of one adapter; 61 layers of 384 experts with two parameters are 46,848
+MAX_MODULES = 65_536  # of one adapter; 61 layers of 384 experts with two parameters are 46,848
 
 
 class Wrapped(NamedTuple):
@@ -92,10 +92,11 @@ def experts(a: TensorEntry, b: TensorEntry, rank: int) -> Iterator[tuple[TensorE
     count = rows // rank
     if count > MAX_EXPERTS:
         _refuse(a, f"it is of {count} experts, over the limit of {MAX_EXPERTS}")
-    for index in range(count):
+    shape_a, shape_b = (rank, a.shape[1]), (b.shape[0], rank)
+    for index in range(count):  # built, not replaced, because there are up to MAX_MODULES
         yield (
-            replace(a, shape=(rank, a.shape[1]), part=Part(0, index, count)),
-            replace(b, shape=(b.shape[0], rank), part=Part(1, index, count)),
+            TensorEntry(a.name, a.dtype, shape_a, a.begin, a.end, Part(0, index, count)),
+            TensorEntry(b.name, b.dtype, shape_b, b.begin, b.end, Part(1, index, count)),
         )
 
 
@@ -121,7 +122,12 @@ def _of(module: str) -> tuple[str, ...]:
 
 
 def _is_targeted(parameter: str, targets: tuple[str, ...]) -> bool:
-    return any(f".{parameter}".endswith(f".{target}") for target in targets)
+    return f".{parameter}".endswith(_suffixes(targets))
+
+
+@lru_cache(maxsize=4)  # because it is asked for each module of a file, with the same targets
+def _suffixes(targets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f".{target}" for target in targets)
 
 
 def _ends(module: str) -> str:

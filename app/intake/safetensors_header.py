@@ -121,6 +121,8 @@ def _entry(name: str, said: object, header_bytes: int, limits: Limits) -> Tensor
 def _check_name(name: str, limits: Limits) -> None:
     if len(name) > limits.name_chars:
         reason = f"its name is over the limit of {limits.name_chars} characters"
+    elif limits.strict_names and name.count(".") >= limits.name_parts:
+        reason = f"its name is over the limit of {limits.name_parts} parts"
     elif limits.strict_names and not MODULE_PATH.fullmatch(name):
         reason = "a name is parts of letters, digits, _ and - with one dot between them"
     else:

@@ -20,6 +20,7 @@ from app.intake.manifest import read_manifest
 from tests.attacks.hostile import Hostile
 from tests.attacks.hostile_archives import ARCHIVES
 from tests.attacks.hostile_configs import CONFIGS
+from tests.attacks.hostile_costly import COSTLY
 from tests.attacks.hostile_kinds import KINDS
 from tests.attacks.hostile_weights import WEIGHTS
 from tests.intake.files import adapter
@@ -37,7 +38,7 @@ class Outcome:
 def corpus() -> Iterator[tuple[str, Hostile]]:
     """(form, attack): an archive, or a file of an adapter that is sound otherwise."""
     for form, attacks in (("weights", WEIGHTS), ("config", CONFIGS), ("archive", ARCHIVES),
-                          ("archive", KINDS)):  # fmt: skip
+                          ("archive", KINDS), ("archive", COSTLY)):  # fmt: skip
         for attack in attacks:
             yield form, attack
 

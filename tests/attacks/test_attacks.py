@@ -14,6 +14,7 @@ from app.intake.manifest import read_manifest
 from tests.attacks.hostile import Hostile
 from tests.attacks.hostile_archives import ARCHIVES
 from tests.attacks.hostile_configs import CONFIGS
+from tests.attacks.hostile_costly import COSTLY
 from tests.attacks.hostile_kinds import KINDS
 from tests.attacks.hostile_weights import WEIGHTS
 from tests.intake.files import Q_PROJ, adapter, config_bytes, pair, weights
@@ -42,7 +43,7 @@ def test_hostile_weights_are_refused(attack: Hostile, tmp_path: Path) -> None:
     check(attack, lambda: read_manifest(folder))
 
 
-@pytest.mark.parametrize("attack", KINDS, ids=names(KINDS))
+@pytest.mark.parametrize("attack", [*KINDS, *COSTLY], ids=names([*KINDS, *COSTLY]))
 def test_hostile_kinds_are_refused(attack: Hostile, tmp_path: Path) -> None:
     archive, into = tmp_path / "archive", tmp_path / "into"
     archive.write_bytes(attack.make())
