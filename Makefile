@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo up test check load bench format clean
+.PHONY: demo up test check load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
 
 demo: $(READY)  ## patch a tiny adapter through the real service
@@ -21,6 +21,15 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
+	$(BIN)/python -m tests.attacks.corpus > /dev/null
+
+FUZZ_SECONDS ?= 60
+fuzz: $(READY)  ## random uploads that follow what the gate has not run yet; see docs/fuzzing.md
+	$(BIN)/python -c 'import atheris' || $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.gate -max_total_time=$(FUZZ_SECONDS)
 
 load: $(READY)  ## many clients at once, in both set-ups; needs PostgreSQL
 	$(BIN)/python -m tests.load
@@ -42,4 +51,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz

@@ -251,7 +251,10 @@ def _around(module: str) -> Iterator[str]:
 
 def _check_unused(config: LoraConfig, full: list[FullWeight]) -> None:
     """A field that asks for full weights which the file lacks would leave PEFT with untrained or
-    random ones."""
+    random ones; without any trained tokens it does not load at all."""
+    if any(config.tokens.values()) and not any(weight.tokens for weight in full):
+        reason = f"names tokens, of which {WEIGHTS_FILE} holds none"
+        raise ConfigRefused(field="trainable_token_indices", reason=reason)
     unused = config.modules_to_save
     for path in (path for weight in full for path in _around(weight.name.rpartition(".")[0])):
         if path.endswith(unused):

@@ -28,7 +28,7 @@ _READ_DIFFERENTLY = re.compile(r"\(\?(?!:)|\[\^?\[|\[:|\{,")
 
 MAX_REGEX_KEYS = 500  # because each may hold 256 KiB of automaton; real configs have a few
 MAX_PROGRAM = 2_000  # RE2 instructions; `x{1000}` needs about 1,000, a module name 50
-MAX_WORK = 40_000_000  # RE2 steps; 0.5 s at the 12 ns of keys whose automaton has too many states
+MAX_WORK = 30_000_000  # RE2 steps; 0.4 s at the 12 ns of keys whose automaton has too many states
 _STEPS_PER_CALL = 500  # because one call from Python costs about 4 us whatever it does
 
 
