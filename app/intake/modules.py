@@ -21,6 +21,7 @@ from app.domain.errors import (
     UnsupportedAdapter,
 )
 from app.intake.lora_config import LoraConfig
+from app.intake.names import shown
 from app.intake.parameters import MAX_MODULES, Wrapped, depths_of, experts, wrapped
 from app.intake.patterns import Patterns
 from app.intake.safetensors_header import Header
@@ -260,6 +261,5 @@ def _check_unused(config: LoraConfig, full: list[FullWeight]) -> None:
         if path.endswith(unused):
             unused = tuple(name for name in unused if not path.endswith(name))
     for name in unused:
-        raise ConfigRefused(
-            field="modules_to_save", reason=f"names {name}, which {WEIGHTS_FILE} does not hold"
-        )
+        reason = f"names {shown(name)}, which {WEIGHTS_FILE} does not hold"
+        raise ConfigRefused(field="modules_to_save", reason=reason)

@@ -76,6 +76,8 @@ FIELDS = [
       for value in ([-1], [1, 1], [True], [1.0], "1", {"": [1]}, [1], {"embed_tokens": 1})),
     *(said("target_parameters", value) for value in ("experts.down_proj", [""])),
     said("target_parameters", ["../../x"], UNSUPPORTED),
+    said("target_parameters", ["\x1b[2J.weight"], UNSUPPORTED, r"\x1b[2J"),
+    said("modules_to_save", ["\x1b[2J"], REFUSED, r"\x1b[2J"),
     said("target_parameters", ["experts.DOWN_PROJ"], UNSUPPORTED),
     said("eva_config", [1]),
     said("qalora_group_size", -1),
