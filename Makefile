@@ -5,6 +5,7 @@ READY := .venv/.ready
 
 .PHONY: demo up test check load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
+FUZZ_SECONDS ?= 60
 
 demo: $(READY)  ## patch a tiny adapter through the real service
 	$(BIN)/adapter-safety demo
@@ -25,14 +26,12 @@ check: $(READY)
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null
 
-FUZZ_SECONDS ?= 60
-fuzz: $(READY)  ## random uploads that follow what the gate has not run yet; see docs/fuzzing.md
-	$(BIN)/python -c 'import atheris' || $(BIN)/python -m pip install --quiet \
-		--disable-pip-version-check --constraint constraints.txt --editable '.[fuzz]'
-	$(BIN)/python -m tests.fuzz.gate -max_total_time=$(FUZZ_SECONDS)
-
 load: $(READY)  ## many clients at once, in both set-ups; needs PostgreSQL
 	$(BIN)/python -m tests.load
+
+fuzz: $(READY)  ## look for inputs that break the gate, FUZZ_SECONDS=60
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.gate -max_total_time=$(FUZZ_SECONDS)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.modules

@@ -75,6 +75,16 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=4 << 30, ge=1, description="Largest adapter upload in bytes."
     )
+    body_bytes_per_s: float = Field(
+        default=16384.0,
+        gt=0,
+        description="Slowest rate in bytes a second at which a request's body is taken.",
+    )
+    body_grace_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Seconds that a request's body may take beyond its time at the slowest rate.",
+    )
     max_wait_s: float = Field(
         default=60.0, ge=0, description="Longest wait in seconds that `Prefer: wait=N` is given."
     )
@@ -95,17 +105,11 @@ class Settings(BaseSettings):
     job_time_limit_s: int = Field(
         default=6 * 3600, ge=1, description="Seconds after which a running job is stopped."
     )
-    stop_grace_s: float = Field(
-        default=15.0,
+    drain_s: float = Field(
+        default=10.0,
         ge=0,
-        description="Seconds that a worker which is told to stop goes on with its job before it "
-        "gives it back, between two modules.",
-    )
-    min_upload_bytes_s: int = Field(
-        default=1024,
-        ge=0,
-        description="Bytes a second that a request's body must bring on the whole, after a first "
-        "half minute; 0 waits for ever.",
+        description="Seconds that a worker which is told to stop goes on with its job; then it "
+        "gives the job back after the module that it is at.",
     )
     reconcile_every_s: float = Field(
         default=30.0,

@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.api import adapters, alignments, errors, health, jobs, patch, results, schema_pages
-from app.api.body_limit import BodyLimit
+from app.api.body_limit import BodyLimit, Pace
 from app.api.outer import Outer
 from app.api.services import OpenDoor, Services
 from app.api.uploads import FRAMING_BYTES, sweep
@@ -51,6 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("adapter-safety"),
         description=DESCRIPTION,
         lifespan=_lifespan,
+        responses={**errors.RESPONSES},
     )
     app.state.services = wire(settings)
     app.state.settings = settings
@@ -91,12 +92,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last is the first to see a request."""
     upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
     uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
-    app.add_middleware(
-        BodyLimit,
-        default=MAX_JSON_BYTES,
-        limits=uploads,
-        min_bytes_s=settings.min_upload_bytes_s,
-    )
+    pace = Pace(settings.body_bytes_per_s, settings.body_grace_s)
+    app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads, pace=pace)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -4,6 +4,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from app.storage import migrate
 from app.storage.records import SqlRecords
 from app.storage.tables import metadata
 from tests.factory import World, make_world
-from tests.servers import RedisServer
+from tests.servers import RedisServer, S3Server
 from tests.service import Service, running
 
 # no deadline, because the machine is shared; in CI the same examples each time
@@ -44,11 +45,41 @@ def model_root(llama_world: World) -> Path:
     return llama_world.base.parent
 
 
+@pytest.fixture(scope="session", params=["SQLite and a folder", "PostgreSQL and S3"])
+def service(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, model_root: Path
+) -> Iterator[Service]:
+    """`adapter-safety up`, shared by all tests that only talk to it; in both set-ups."""
+    with ExitStack() as stack:
+        settings = {} if "SQLite" in request.param else stack.enter_context(servers())
+        data = tmp_path_factory.mktemp("service")
+        yield stack.enter_context(running(data, model_root, **settings))
+
+
+@contextmanager
+def servers() -> Iterator[dict[str, str]]:
+    """Settings of a service whose records, artifacts and messages lie elsewhere."""
+    with ExitStack() as stack:
+        s3, redis = S3Server(), RedisServer()
+        stack.callback(s3.stop)
+        stack.callback(redis.remove)
+        s3.start()
+        redis.start()
+        url = stack.enter_context(contextmanager(new_postgres_database)())
+        yield {
+            "ADAPTER_SAFETY_DATABASE_URL": url,
+            "ADAPTER_SAFETY_STORAGE_URL": s3.url("artifacts"),
+            "ADAPTER_SAFETY_REDIS_URL": redis.url,
+            **s3.environment,
+        }
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, model_root: Path) -> Iterator[Service]:
-    """`adapter-safety up`, shared by all tests that only talk to it."""
-    with running(tmp_path_factory.mktemp("service"), model_root) as started:
-        yield started
+def s3() -> Iterator[S3Server]:
+    server = S3Server()
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -4,19 +4,31 @@ prefork, because the threads and solo pools ignore time limits and cannot cancel
 the object store are first touched in the child: a parent that touched them hangs it after the fork.
 """
 
+import logging
 import os
 import socket
 import threading
 from typing import Any
 
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    task_failure,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 from app.config import Settings
+from app.domain.errors import AdapterSafetyError
+from app.jobs.run import end_overdue
 from app.storage.events import RedisEvents
 from app.storage.queue import celery_settings
 from app.supervisor.launch import die_with_parent
-from workers import stopping
+from workers.desk import make_desk
+from workers.stopping import stop_sign
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT_S = 10.0
 GRACE_S = 60  # between the soft time limit, which a task can catch, and the hard one
@@ -51,9 +63,20 @@ def _start_child(**_: Any) -> None:
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator] # because celery has no types
-def _begin_to_stop(**_: Any) -> None:
-    """SIGTERM has come: Celery waits for the job, which is given back when its time is over."""
-    stopping.begin(settings.stop_grace_s)
+def _tell_children(**_: Any) -> None:
+    """In the parent, at SIGTERM."""
+    stop_sign.put_up(in_s=settings.drain_s)
+
+
+@task_failure.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _fail_overdue(task_id: str, exception: BaseException, **_: Any) -> None:
+    """In the parent, which kills a child at the hard limit: that child can say nothing itself."""
+    if not isinstance(exception, TimeLimitExceeded):
+        return
+    try:
+        end_overdue(task_id, settings.job_time_limit_s, make_desk(settings))
+    except AdapterSafetyError as error:  # its lease lapses, and it is tried again
+        logger.warning("job %s ran over its time limit: %s", task_id, error)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator] # because celery has no types

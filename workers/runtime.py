@@ -1,6 +1,5 @@
 """Wires a worker: settings, stores, threads. Called in the child process, after the fork."""
 
-import errno
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from app.alignment.device import DeviceCache
 from app.config import Settings
-from app.domain.errors import JobTimedOut, Unavailable
+from app.domain.errors import JobNotFound, TimeLimitReached, Unavailable
 from app.domain.job import Job, JobResult, JobStatus
 from app.jobs.held import Held
 from app.jobs.lease import Lease
@@ -22,13 +21,10 @@ from app.jobs.ports import Artifacts, Models, Turns
 from app.jobs.run import Desk, alone, run_job
 from app.storage.alignment_cache import AlignmentCache, Pair
 from app.storage.artifacts import ObjectArtifacts
-from app.storage.events import RedisEvents
 from app.storage.models import FolderModels
-from app.storage.queue import CeleryQueue
-from app.storage.records import SqlRecords
 from app.storage.turns import RedisTurns
-from workers import stopping
 from workers.align_job import AlignJob
+from workers.desk import make_desk
 from workers.patch_job import PatchJobs
 from workers.shelf import Shelf
 
@@ -61,17 +57,27 @@ class Runtime:
     threads: int
     cache: AlignmentCache | None
     turns: Turns
-    time_limit_s: int
     memory: DeviceCache | None = None
+    time_limit_s: int = 0
 
     def run(self, job_id: str) -> JobStatus | None:
         """Run a job to its end, and those that can go with it. None when there was nothing to
         claim."""
-        return run_job(job_id, self._work, self.desk)
+        status = run_job(job_id, self._work, self.desk)
+        if status is not None:  # ended, and by us: no other worker has a folder of it any more
+            self._clear(job_id)
+        return status
 
     def _work(self, held: Sequence[Held]) -> None:
+        """Raises TimeLimitReached in whatever place the limit is."""
+        try:
+            self._work_on(held)
+        except SoftTimeLimitExceeded as error:
+            raise TimeLimitReached(limit_s=self.time_limit_s) from error
+
+    def _work_on(self, held: Sequence[Held]) -> None:
         """The first job's kind is everybody's: only patch and score jobs go together."""
-        with _explained(len(held), self.time_limit_s), ExitStack() as stack:
+        with ExitStack() as stack:
             folders = {each.job.id: stack.enter_context(self._folder(each.job)) for each in held}
             used = Used(self.cache, self.turns)
             if held[0].job.kind == "alignment":
@@ -114,8 +120,7 @@ class Runtime:
     @contextmanager
     def _folder(self, job: Job) -> Iterator[Path]:
         """A folder of this attempt's own, gone afterwards; a killed attempt's goes first."""
-        for left in self.staging_dir.glob(f"job-{job.id}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        self._clear(job.id)
         folder = self.staging_dir / f"job-{job.id}-{job.fence}"
         folder.mkdir(parents=True)
         try:
@@ -123,21 +128,24 @@ class Runtime:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def sweep(self) -> None:
+        """Remove what killed attempts of jobs that have ended have left: a killed child cannot, and
+        the next one starts with this. Half-written artifacts go a day later."""
+        self.artifacts.sweep()
+        for folder in self.staging_dir.glob("job-*-*"):
+            job_id = folder.name.split("-")[1]
+            try:
+                if self.desk.records.any_job(job_id).is_final:
+                    self._clear(job_id)
+            except JobNotFound:
+                self._clear(job_id)
+            except Unavailable as error:
+                logger.warning("%s is not cleared: %s", self.staging_dir, error)
 
-@contextmanager
-def _explained(jobs: int, time_limit_s: int) -> Iterator[None]:
-    """Raises Unavailable where a disk is full: there will be room again. Raises JobTimedOut for a
-    job that was alone; of several that took too long together each gets its own time."""
-    try:
-        yield
-    except SoftTimeLimitExceeded:
-        if jobs > 1:
-            raise
-        raise JobTimedOut(limit_s=time_limit_s) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Unavailable(part="storage") from error
+    def _clear(self, job_id: str) -> None:
+        """Remove what killed attempts have left."""
+        for left in self.staging_dir.glob(f"job-{job_id}-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @cache
@@ -148,28 +156,15 @@ def runtime() -> Runtime:
 
 def make_runtime(settings: Settings) -> Runtime:
     return Runtime(
-        desk=_desk(settings),
+        desk=make_desk(settings),
         artifacts=ObjectArtifacts(settings.resolved_storage_url),
         models=FolderModels(settings.resolved_model_root, settings.allowed_models),
         staging_dir=settings.staging_dir,
         threads=settings.resolved_threads,
         cache=_cache(settings),
         turns=RedisTurns(settings.resolved_redis_url),
-        time_limit_s=settings.job_time_limit_s,
         memory=_memory(settings),
-    )
-
-
-def _desk(settings: Settings) -> Desk:
-    return Desk(
-        records=SqlRecords(settings.resolved_database_url),
-        events=RedisEvents(settings.resolved_redis_url, kept_s=settings.events_kept_s),
-        queue=CeleryQueue(
-            settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
-        ),
-        lease_s=settings.lease_s,
-        coalesce=settings.coalesce,
-        must_stop=stopping.is_due,
+        time_limit_s=settings.job_time_limit_s,
     )
 
 

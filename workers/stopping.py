@@ -1,19 +1,30 @@
-"""A worker that is told to stop has some time to finish its job, then gives it back.
+"""A worker's parent is told to stop; its children, which do the work, have to know."""
 
-Celery's parent gets the signal, its child does the work: what they share was made before the fork.
-"""
-
+import mmap
+import struct
 import time
-from multiprocessing.sharedctypes import RawValue
 
-_stop_at = RawValue("d", 0.0)  # of the monotonic clock, which processes of one machine share
-
-
-def begin(grace_s: float) -> None:
-    """In the parent: from `grace_s` seconds from now on, jobs are given back."""
-    _stop_at.value = time.monotonic() + grace_s
+DEADLINE = struct.Struct("d")  # on the monotonic clock, which the machine's processes share
 
 
-def is_due() -> bool:
-    """In the child: whether the job must be given back now."""
-    return bool(0 < _stop_at.value <= time.monotonic())
+class StopSign:
+    """Shared memory of a parent and the children that it forks after this was made."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def put_up(self, *, in_s: float) -> None:
+        """Once: a second call changes nothing."""
+        if not self._deadline():
+            DEADLINE.pack_into(self._page, 0, time.monotonic() + in_s)
+
+    def is_up(self) -> bool:
+        deadline = self._deadline()
+        return 0 < deadline <= time.monotonic()
+
+    def _deadline(self) -> float:
+        (deadline,) = DEADLINE.unpack_from(self._page)
+        return float(deadline)
+
+
+stop_sign = StopSign()  # imported, and so made, before the fork

@@ -28,7 +28,7 @@ def alignment(job_id: str) -> str | None:
 
 
 def warm_up() -> None:
-    """Import what jobs need, in the child."""
+    """Import what jobs need, in the child, and clear up after the one before."""
     from workers.runtime import runtime
 
-    runtime()
+    runtime().sweep()

@@ -1,35 +1,39 @@
-"""Limits on every request body, of its size and of the time it takes, answered as problems.
+"""Limits on every request body, of its size and of its time, answered as a problem.
 
 The framework's own limit answers in plain text and cannot be told otherwise.
 """
 
-import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from anyio import fail_after
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem_of
 from app.domain.errors import TooLarge
 
-FIRST_S = 30.0  # that a body has before its speed counts
+
+@dataclass(frozen=True)
+class Pace:
+    """The slowest that a body may come, so that nobody holds a place for ever."""
+
+    bytes_per_s: float
+    grace_s: float
+
+    def allowed_s(self, received: int) -> float:
+        """To wait for a body of which so many bytes have come."""
+        return self.grace_s + received / self.bytes_per_s
 
 
 class BodyLimit:
-    """ASGI middleware: `limits` in bytes by exact path, `default` elsewhere."""
+    """ASGI middleware: `limits` in bytes by exact path, `default` elsewhere; one pace for all."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        default: int,
-        limits: Mapping[str, int],
-        min_bytes_s: int = 0,
-        first_s: float = FIRST_S,
+        self, app: ASGIApp, *, default: int, limits: Mapping[str, int], pace: Pace
     ) -> None:
-        self._app, self._default, self._limits = app, default, limits
-        self._min_bytes_s, self._first_s = min_bytes_s, first_s
+        self._app, self._default, self._limits, self._pace = app, default, limits, pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,8 +44,7 @@ class BodyLimit:
             error = TooLarge(what="the request body", limit_bytes=limit)
             await problem_of(error)(scope, receive, send)
             return
-        timed = _timed(receive, self._min_bytes_s, self._first_s) if self._min_bytes_s else receive
-        await self._app(scope, _counting(timed, limit), send)
+        await self._app(scope, _Body(receive, limit, self._pace).receive, send)
 
 
 def _declared(scope: Scope) -> int:
@@ -49,38 +52,30 @@ def _declared(scope: Scope) -> int:
     return int(length) if length.isdigit() else 0
 
 
-def _counting(receive: Receive, limit: int) -> Receive:
-    """Raises 413 in the route that reads past the limit, where errors become problems."""
-    received = 0
+class _Body:
+    """Raises 413 or 408 in the route that reads it, where errors become problems."""
 
-    async def counted() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > limit:
-            raise HTTPException(413, f"the request body is over the limit of {limit} bytes")
+    def __init__(self, receive: Receive, limit: int, pace: Pace) -> None:
+        self._receive, self._limit, self._pace = receive, limit, pace
+        self._received, self._ended, self._waited_s = 0, False, 0.0
+
+    async def receive(self) -> Message:
+        message = await (self._receive() if self._ended else self._in_time())
+        self._received += len(message.get("body", b""))
+        self._ended = not message.get("more_body", False)
+        if self._received > self._limit:
+            raise HTTPException(413, f"the request body is over the limit of {self._limit} bytes")
         return message
 
-    return counted
-
-
-def _timed(receive: Receive, min_bytes_s: int, first_s: float) -> Receive:
-    """Raises 408 in the route that waits for a body which comes too slowly: a client that sends a
-    byte a second would keep its connection and its files for days."""
-    started, received, is_whole = time.monotonic(), 0, False
-
-    async def timed() -> Message:
-        nonlocal received, is_whole
-        if is_whole:  # what comes now is only that the client has gone
-            return await receive()
-        left_s = started + first_s + received / min_bytes_s - time.monotonic()
+    async def _in_time(self) -> Message:
+        """Counts the time that we wait for the client, and none of our own."""
+        began = time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), max(0.0, left_s))
+            with fail_after(max(self._pace.allowed_s(self._received) - self._waited_s, 0)):
+                return await self._receive()
         except TimeoutError:
-            reason = f"the request body came at less than {min_bytes_s} bytes a second"
-            raise HTTPException(408, reason, {"Connection": "close"}) from None
-        received += len(message.get("body", b""))
-        is_whole = not message.get("more_body", False)
-        return message
-
-    return timed
+            # closed, because the rest of the body would be taken for the next request
+            headers = {"Connection": "close"}
+            raise HTTPException(408, "the request body came too slowly", headers) from None
+        finally:
+            self._waited_s += time.monotonic() - began

@@ -48,6 +48,26 @@ STATUS: Mapping[type[AdapterSafetyError], int] = {
 """By the nearest class of the error tree."""
 
 
+_TEXT = {"type": "string"}
+PROBLEM: Mapping[str, Any] = {
+    "title": "Problem",
+    "description": "RFC 9457; the facts of the error are members beside these.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {**_TEXT, "description": "urn:adapter-safety:problem:<code>, stable"},
+        "title": _TEXT,
+        "status": {"type": "integer"},
+        "detail": _TEXT,
+    },
+}
+RESPONSES: Mapping[int | str, dict[str, Any]] = {
+    "4XX": {"description": "Correct the request", "content": {MEDIA_TYPE: {"schema": PROBLEM}}},
+    "5XX": {"description": "Try again later", "content": {MEDIA_TYPE: {"schema": PROBLEM}}},
+}
+"""What any route may answer besides its own, for the API's description."""
+
+
 def status_of(kind: type[AdapterSafetyError]) -> int:
     return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
 

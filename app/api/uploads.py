@@ -47,24 +47,25 @@ async def received(request: Request, services: Services) -> AsyncIterator[Receiv
     """Read and validate the body; its staging folder is gone afterwards, whatever happens.
 
     Raises what `read_form`, `unpack` and `read_manifest` raise, MissingFile, InvalidField, and
-    Unavailable where the disk takes no more.
+    Unavailable where the staging folder cannot be written.
     """
     work = services.staging_dir / f"upload-{uuid.uuid4().hex}"
     try:
-        yield await _received(request, work, services.max_upload_bytes)
+        yield await _receive(request, services, work)
     finally:
         await to_thread.run_sync(lambda: shutil.rmtree(work, ignore_errors=True))
 
 
-async def _received(request: Request, work: Path, max_bytes: int) -> Received:
-    """Raises Unavailable where the disk takes no more."""
+async def _receive(request: Request, services: Services, work: Path) -> Received:
+    limits = _file_limits(services.max_upload_bytes)
     folder = work / "adapter"
     try:
         await to_thread.run_sync(lambda: work.mkdir(parents=True))
-        form = await read_form(request, work, file_limits=_file_limits(max_bytes))
-        return Received(form, folder, await to_thread.run_sync(_manifest, form, folder))
-    except OSError as error:
+        form = await read_form(request, work, file_limits=limits)
+        manifest = await to_thread.run_sync(_manifest, form, folder)
+    except OSError as error:  # a full disk, most likely
         raise Unavailable(part="storage") from error
+    return Received(form, folder, manifest)
 
 
 async def accept(upload: Received, services: Services) -> tuple[StoredAdapter, bool]:

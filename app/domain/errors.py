@@ -16,7 +16,7 @@ AdapterSafetyError
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
-|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, JobTimedOut, WorkerFault
+|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
 |-- Stopped                 JobCancelled, LeaseLost, WorkerStopping
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """
@@ -310,10 +310,10 @@ class TooManyAttempts(JobFault):
     message = "the job was started {attempts} times and never finished"
 
 
-class JobTimedOut(JobFault):
-    code = "job-timed-out"
+class TimeLimitReached(JobFault):
+    code = "time-limit-reached"
     title = "The job took too long"
-    message = "the job was stopped after {limit_s} seconds, the most that a job may take here"
+    message = "the job was stopped at its time limit of {limit_s} seconds"
 
 
 class WorkerFault(JobFault):
@@ -341,8 +341,8 @@ class LeaseLost(Stopped):
 
 class WorkerStopping(Stopped):
     code = "worker-stopping"
-    title = "The worker was told to stop"
-    message = "the worker was told to stop; another takes job {job}"
+    title = "The worker is told to stop"
+    message = "the worker is told to stop; another takes the job"
 
 
 class Unavailable(AdapterSafetyError):

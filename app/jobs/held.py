@@ -1,6 +1,7 @@
 """A job that this worker has claimed: its lease, and the one way in which it ends."""
 
 import logging
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_ATTEMPTS = 3  # because a job that killed its worker three times will do so again
+MOVE_AGAIN_AFTER_S = 0.5
 
 
 class Held:
@@ -34,16 +36,16 @@ class Held:
         records: Records,
         events: Events,
         lease_s: float,
-        must_stop: Callable[[], bool] = never,
+        is_stopping: Callable[[], bool] = never,
     ) -> None:
         self.job = job
         self.lease = Lease(
-            job, records=records, events=events, lease_s=lease_s, must_stop=must_stop
+            job, records=records, events=events, lease_s=lease_s, is_stopping=is_stopping
         )
         self.is_open = True
-        self.is_for_another = False  # whether another worker should have it at once
+        self.is_for_others = False  # given back though nothing is wrong, so to be sent at once
         self.status: JobStatus | None = None  # what it ended as, where that was ours to say
-        self._records, self._events = records, events
+        self._records, self._events, self._lease_s = records, events, lease_s
 
     def __enter__(self) -> "Held":
         self.lease.__enter__()
@@ -84,12 +86,11 @@ class Held:
         elif isinstance(error, LeaseLost):
             logger.warning("job %s was taken over by another worker", self.job.id)
             self.is_open = False
-        elif isinstance(error, WorkerStopping):
-            logger.warning("job %s goes back to the queue: this worker stops", self.job.id)
-            self.give_back()
-            self.is_for_another = True
         elif isinstance(error, Unavailable):
             logger.warning("job %s goes back to the queue: %s", self.job.id, error)
+            self.give_back()
+        elif isinstance(error, WorkerStopping):
+            self.is_for_others = True
             self.give_back()
         else:
             self._close(lambda: self._finish("failed", fault=Fault.of(error)))
@@ -99,14 +100,23 @@ class Held:
         self._close(lambda: self._records.release(self.job.id, fence=self.job.fence))
 
     def _close(self, move: Callable[[], None]) -> None:
-        """Where the database is away the job stays as it is until its lease lapses."""
+        """Tried for as long as a lease lasts, because hours of work may hang on it; where the
+        database stays away the job is as it was until its lease lapses."""
         self.is_open = False
+        until = time.monotonic() + self._lease_s
+        while not self._moved(move) and time.monotonic() < until:
+            time.sleep(MOVE_AGAIN_AFTER_S)
+
+    def _moved(self, move: Callable[[], None]) -> bool:
+        """Whether there is nothing more to try."""
         try:
             move()
         except LeaseLost:
             logger.warning("job %s was finished by another worker", self.job.id)
         except Unavailable as error:
             logger.warning("the end of job %s is not recorded: %s", self.job.id, error)
+            return False
+        return True
 
     def _finish(
         self, status: JobStatus, *, result: JobResult | None = None, fault: Fault | None = None

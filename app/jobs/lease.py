@@ -1,12 +1,21 @@
 """A worker's hold on a running job: renewed in the background, asked between modules."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from app.domain.errors import AdapterSafetyError, JobCancelled, LeaseLost, WorkerStopping
+from app.domain.errors import (
+    AdapterSafetyError,
+    JobCancelled,
+    LeaseLost,
+    Unavailable,
+    WorkerStopping,
+)
 from app.domain.job import Job
 from app.jobs.ports import Events, Records
+
+logger = logging.getLogger(__name__)
 
 RENEWALS_PER_LEASE = 3
 
@@ -19,7 +28,8 @@ class Lease:
     """Keeps a job's lease alive while a long module is computed, and carries its progress.
 
     The thread only renews. A cancel or a lost lease is raised by `check` and `progress`, in the
-    working thread, so the work ends between two modules and never in the middle of one.
+    working thread, so the work ends between two modules and never in the middle of one. A database
+    that is away stops no work: should another have taken the job, the fence says so at the end.
     """
 
     def __init__(
@@ -29,10 +39,10 @@ class Lease:
         records: Records,
         events: Events,
         lease_s: float,
-        must_stop: Callable[[], bool] = never,
+        is_stopping: Callable[[], bool] = never,  # this worker
     ) -> None:
+        self._is_stopping = is_stopping
         self._job, self._records, self._events, self._lease_s = job, records, events, lease_s
-        self._must_stop = must_stop
         self._done = self._total = 0
         self._lost: AdapterSafetyError | None = None
         self._ended = threading.Event()
@@ -59,23 +69,30 @@ class Lease:
 
     def check(self) -> None:
         """Raises JobCancelled when a cancel was asked for, LeaseLost when the job is another's,
-        WorkerStopping when this worker has no more time for it."""
+        WorkerStopping when there is work left and no time for it."""
         if self._lost:
             raise self._lost
-        if self._must_stop():
-            raise WorkerStopping(job=self._job.id)
-        if self._beat():
+        if self._beat_if_possible():
             raise JobCancelled
+        is_through = 0 < self._total == self._done
+        if self._is_stopping() and not is_through:
+            raise WorkerStopping
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / RENEWALS_PER_LEASE):
             try:
-                self._beat()
+                self._beat_if_possible()
             except LeaseLost as error:
                 self._lost = error
                 return
-            except AdapterSafetyError:  # the database is away: the next round asks again
-                continue
+
+    def _beat_if_possible(self) -> bool:
+        """Whether a cancel was asked for. Raises LeaseLost."""
+        try:
+            return self._beat()
+        except Unavailable as error:  # the next round asks again
+            logger.warning("a heartbeat of job %s was lost: %s", self._job.id, error)
+            return False
 
     def _beat(self) -> bool:
         return self._records.heartbeat(

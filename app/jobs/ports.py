@@ -75,6 +75,9 @@ class Records(Protocol):
     ) -> Page[Job]:
         """Raises InvalidField(field="cursor")."""
 
+    def any_job(self, job_id: str) -> Job:
+        """A job of whichever tenant, for workers. Raises JobNotFound."""
+
     def claim(self, job_id: str, *, lease_s: float) -> Job | None:
         """Take a job that is queued, or running with its lease run out: status running, fence and
         attempts one higher, started_at set once. None when there is nothing to take.
@@ -186,6 +189,9 @@ class Artifacts(Protocol):
 
     def check(self) -> None:
         """Raises Unavailable when the store cannot be used."""
+
+    def sweep(self) -> None:
+        """Remove what puts of killed processes have left, a day after."""
 
 
 class Queue(Protocol):

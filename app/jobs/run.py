@@ -8,12 +8,19 @@ is then read once for all of them. A job that was ever claimed before runs alone
 broke, the one that is to blame finds itself alone, and the others are spared.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from app.domain.errors import AdapterSafetyError, JobNotFound, Unavailable, WorkerFault
+from app.domain.errors import (
+    AdapterSafetyError,
+    JobNotFound,
+    TimeLimitReached,
+    Unavailable,
+    WorkerFault,
+)
 from app.domain.job import COALESCED, Job, JobResult, JobStatus
 from app.jobs.held import Held
 from app.jobs.lease import Lease, never
@@ -24,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # of a batch's adapters: each lies in staging up to three times, as fetched, changed and zipped
 BATCH_BYTES = 2 << 30
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of a disk, which somebody will make
 
 Work = Callable[[Sequence[Held]], None]
 """Brings each of the jobs to its end."""
@@ -38,7 +47,7 @@ class Desk:
     queue: Queue
     lease_s: float
     coalesce: int = 1  # most jobs in one batch
-    must_stop: Callable[[], bool] = never  # whether jobs have to be given back now
+    is_stopping: Callable[[], bool] = never  # whether this worker has no more time
 
     def hold(self, job: Job) -> Held:
         return Held(
@@ -46,7 +55,7 @@ class Desk:
             records=self.records,
             events=self.events,
             lease_s=self.lease_s,
-            must_stop=self.must_stop,
+            is_stopping=self.is_stopping,
         )
 
 
@@ -73,9 +82,22 @@ def run_job(job_id: str, work: Work, desk: Desk) -> JobStatus | None:
         held = [stack.enter_context(desk.hold(job)) for job in jobs]
         _attempt(held, work, desk.queue)
     for each in held:
-        if each.is_for_another:
+        if each.is_for_others:
             enqueue(each.job.id, each.job.kind, desk.queue)
     return held[0].status
+
+
+def end_overdue(job_id: str, limit_s: float, desk: Desk) -> None:
+    """Of a job whose worker was killed, because it ran over its time limit and could not be told.
+
+    It fails, unless it may have had companions: then it has another try, alone, and so have they
+    when their leases lapse. Raises JobNotFound, Unavailable.
+    """
+    job = desk.records.any_job(job_id)
+    if job.status == "running":
+        had_none = not job.is_first_claim or desk.coalesce < 2 or job.kind not in COALESCED
+        held = desk.hold(job)
+        _broken([held], TimeLimitReached(limit_s=limit_s), desk.queue, were_alone=had_none)
 
 
 def _claimed(job_id: str, desk: Desk) -> Job | None:
@@ -83,7 +105,9 @@ def _claimed(job_id: str, desk: Desk) -> Job | None:
         return desk.records.claim(job_id, lease_s=desk.lease_s)
     except JobNotFound:
         logger.warning("job %s is in the queue but not in the database", job_id)
-        return None
+    except Unavailable as error:  # the message is spent: the reconciler sends another
+        logger.warning("job %s cannot be claimed: %s", job_id, error)
+    return None
 
 
 def _companions(first: Job, desk: Desk) -> list[Job]:
@@ -105,22 +129,38 @@ def _attempt(held: Sequence[Held], work: Work, queue: Queue) -> None:
             work(ready)
         if any(each.is_open for each in held):
             raise RuntimeError("the work has left a job without an end")
+    except TimeLimitReached as error:
+        logger.warning("jobs %s: %s", _names(held), error)
+        _broken(held, error, queue, were_alone=len(held) == 1)
     except AdapterSafetyError as error:  # of the models or the stores, so of every job
-        for each in _open(held):
-            each.stop(error)
+        _stop(held, error)
     except Exception as error:  # the one edge where a bug ends a job, and is told as such
-        logger.exception("jobs %s failed", ", ".join(each.job.id for each in _open(held)))
-        _broken(held, error, queue)
+        logger.exception("jobs %s failed", _names(held))
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            _stop(held, Unavailable(part="storage"))
+        else:
+            _broken(held, error, queue, were_alone=len(held) == 1)
 
 
-def _broken(held: Sequence[Held], error: Exception, queue: Queue) -> None:
-    """A job that was alone fails. Of a batch nobody knows who is to blame: each runs alone now."""
+def _stop(held: Sequence[Held], error: AdapterSafetyError) -> None:
     for each in _open(held):
-        if len(held) == 1:
-            each.stop(WorkerFault(kind=type(error).__name__))
+        each.stop(error)
+
+
+def _broken(held: Sequence[Held], error: Exception, queue: Queue, *, were_alone: bool) -> None:
+    """A job that was alone fails. Of a batch nobody knows who is to blame: each runs alone now."""
+    known = error if isinstance(error, AdapterSafetyError) else None
+    fault = known or WorkerFault(kind=type(error).__name__)
+    for each in _open(held):
+        if were_alone:
+            each.stop(fault)
         else:
             each.give_back()
             enqueue(each.job.id, each.job.kind, queue)
+
+
+def _names(held: Sequence[Held]) -> str:
+    return ", ".join(each.job.id for each in _open(held))
 
 
 def _open(held: Sequence[Held]) -> list[Held]:

@@ -7,8 +7,9 @@ parent that had touched it would leave a prefork child hanging.
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,7 @@ PARTS_AT_ONCE = 4  # bounds the memory of a put: PART_BYTES each
 CHECK_KEY = "check"
 PREFIX = "sha256"
 IS_DIGEST = re.compile(r"[0-9a-f]{64}")
+LEFT_AFTER_S = 24 * 3600.0  # because no put takes a day
 
 # because obstore's own (ten retries over three minutes) would hold a request for as long
 RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=30)}
@@ -130,6 +132,15 @@ class ObjectArtifacts:
         with _answering():
             obstore.put(self._store(), CHECK_KEY, b"written by the readiness check")
 
+    def sweep(self) -> None:
+        """Remove, a day after, what puts of killed processes have left in a folder, where obstore
+        writes to `<key>#<number>` first. Of a bucket its own rules have to do it."""
+        folder = _folder_of(self._location)
+        for path in folder.glob("sha256/*/*#*") if folder else ():
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > LEFT_AFTER_S:
+                    path.unlink()
+
     def _check_size(self, file: FileEntry) -> None:
         import obstore
 
@@ -172,12 +183,17 @@ def _key(sha256: str) -> str:
 def _make_store(location: str) -> Any:
     from obstore.store import LocalStore, from_url
 
-    if "://" not in location:
-        return LocalStore(location, mkdir=True)
-    url = urlsplit(location)
-    if url.scheme == "file":
-        return LocalStore(url2pathname(url.path), mkdir=True)
+    if folder := _folder_of(location):
+        return LocalStore(folder, mkdir=True)
     return from_url(location, retry_config=RETRIES)
+
+
+def _folder_of(location: str) -> Path | None:
+    """None for a bucket."""
+    if "://" not in location:
+        return Path(location)
+    url = urlsplit(location)
+    return Path(url2pathname(url.path)) if url.scheme == "file" else None
 
 
 def _pieces_of(source: IO[bytes]) -> Iterator[bytes]:

@@ -122,6 +122,12 @@ class SqlRecords:
         with self._database.read() as connection:
             return read_page(connection, jobs, to_job, where=where, limit=limit, cursor=cursor)
 
+    def any_job(self, job_id: str) -> Job:
+        """A job of whichever tenant, for workers. Raises JobNotFound."""
+        _check_job_id(job_id)
+        with self._database.read() as connection:
+            return job_moves.find_job(connection, job_id)
+
     def claim(self, job_id: str, *, lease_s: float) -> Job | None:
         """Take a job that is queued, or running with its lease run out; None when another has it.
 

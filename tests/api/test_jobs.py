@@ -447,7 +447,7 @@ def other_models(model_root: Path) -> None:
     changes = (("narrow", "q_proj", 8), ("narrower", "q_proj", 8), ("lacking", "v_proj", None))
     for name, key, cut in changes:
         folder = model_root / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         (folder / "config.json").write_bytes((model_root / "chat" / "config.json").read_bytes())
         tensors = load_file(model_root / "chat" / "model.safetensors")
         for tensor in [t for t in tensors if key in t]:

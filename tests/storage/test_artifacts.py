@@ -1,5 +1,6 @@
 """Content-addressed files, in a real folder."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 
 from app.domain.adapter import FileEntry
 from app.domain.errors import ArtifactCorrupt, Unavailable
-from app.storage.artifacts import PART_BYTES, PIECE_BYTES, ObjectArtifacts, key_of
+from app.storage.artifacts import LEFT_AFTER_S, PART_BYTES, PIECE_BYTES, ObjectArtifacts, key_of
 from tests.samples import a_file, entry_of
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,21 @@ artifacts.put(source, file)
 artifacts.fetch(file, folder / "fetched")
 assert sum(map(len, artifacts.read(file, 0, size))) == size
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+KILLED_IN_A_PUT = """
+import os, signal, sys
+from pathlib import Path
+from app.domain.adapter import FileEntry
+from app.storage import artifacts
+def pieces(source):
+    yield bytes(artifacts.PART_BYTES + 1)
+    yield bytes(artifacts.PART_BYTES)
+    os.kill(os.getpid(), signal.SIGKILL)
+artifacts._pieces_of = pieces
+file = FileEntry("ab" * 32, 3 * artifacts.PART_BYTES)
+artifacts.ObjectArtifacts(sys.argv[1]).put(Path(os.devnull), file)
 """
 
 
@@ -261,3 +277,18 @@ def test_large_files_pass_through_in_little_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PUT_AND_FETCH_MANY_MEGABYTES, str(tmp_path)]
     grown_mib = int(subprocess.check_output(command, cwd=ROOT, timeout=60))
     assert grown_mib < 40  # because 128 MiB went through three times; under 10 was seen
+
+
+def test_what_a_put_left_whose_process_was_killed_is_gone_a_day_after(tmp_path: Path) -> None:
+    artifacts = ObjectArtifacts(tmp_path)
+    path, kept = a_file(tmp_path, b"kept")
+    artifacts.put(path, kept)
+    subprocess.run([sys.executable, "-c", KILLED_IN_A_PUT, str(tmp_path)], cwd=ROOT, check=False)
+    (left,) = (tmp_path / "sha256").rglob("*#*")
+    artifacts.sweep()
+    assert left.exists()  # it may be somebody's who is still writing
+    for path in (left, tmp_path / key_of(kept)):
+        os.utime(path, (0, left.stat().st_mtime - LEFT_AFTER_S - 1))
+    artifacts.sweep()
+    assert not left.exists()
+    assert (tmp_path / key_of(kept)).exists()
