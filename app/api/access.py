@@ -14,7 +14,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.api.services import OpenDoor, Services, ServicesDep
 from app.domain.access import LOCAL, NO_QUOTAS, Caller, Scope
-from app.domain.errors import CrossSite, Forbidden, Unauthenticated
+from app.domain.access_errors import CrossSite, Forbidden, Unauthenticated
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _bearer = HTTPBearer(

@@ -13,18 +13,16 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from app.domain.access_errors import Denied, TooMany, Unauthenticated
 from app.domain.errors import (
     AdapterSafetyError,
     Conflict,
-    Denied,
     InvalidField,
     JobFault,
     MalformedRequest,
     NotFound,
     Refused,
     TooLarge,
-    TooMany,
-    Unauthenticated,
     Unavailable,
 )
 from app.domain.job import Fault

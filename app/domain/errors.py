@@ -11,9 +11,9 @@ AdapterSafetyError
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
 |   `-- IdempotencyKeyReused
-|-- Denied                  Unauthenticated, Forbidden, CrossSite
+|-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
 |-- TooMany                 RateLimited, QuotaExceeded
-|-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound
+|-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there)
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
 |   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
@@ -73,8 +73,7 @@ class MalformedRequest(Refused):
 
 class MalformedMultipart(MalformedRequest):
     code = "malformed-multipart"
-    title = "The multipart body cannot be read"
-    message = "the multipart body is broken: {reason}"
+    title, message = "The multipart body cannot be read", "the multipart body is broken: {reason}"
 
 
 class TooLarge(Refused):
@@ -157,10 +156,7 @@ class InvalidField(Refused):
 class UnknownModel(Refused):
     code = "unknown-model"
     title = "No such model"
-    message = (
-        "{field}: no model {model} is known here; a model is a folder of that name under the model "
-        "root (ADAPTER_SAFETY_MODEL_ROOT)"
-    )
+    message = "{field}: no model {model} is known here; models are folders under ADAPTER_SAFETY_MODEL_ROOT"
 
 
 class ModelNotAllowed(Refused):
@@ -199,48 +195,6 @@ class IdempotencyKeyReused(Refused):
     message = "Idempotency-Key {key} was used for a request with another content"
 
 
-# ------------------------------------------------------------------------------------------- access
-class Denied(AdapterSafetyError):
-    """Whoever asks may not have it."""
-
-
-class Unauthenticated(Denied):
-    code = "unauthenticated"
-    title = "An API key is needed"
-    message = (
-        "send a live API key as Authorization: Bearer <key>; the service's operator makes one with "
-        "adapter-safety keys create"
-    )
-
-
-class Forbidden(Denied):
-    code = "forbidden"
-    title = "The API key does not allow this"
-    message = "this needs the scope {scope}, which the key does not have"
-
-
-class CrossSite(Denied):
-    code = "cross-site"
-    title = "A request from another site"
-    message = "a service without API keys takes no requests from {origin}"
-
-
-class TooMany(AdapterSafetyError):
-    """A bound of this caller's; `retry_after_s` says when to come again."""
-
-
-class RateLimited(TooMany):
-    code = "rate-limited"
-    title = "Too many requests"
-    message = "this key may make {limit} requests a minute; try again in {retry_after_s} seconds"
-
-
-class QuotaExceeded(TooMany):
-    code = "quota-exceeded"
-    title = "The quota is used up"
-    message = "{what}: at most {limit}; try again in {retry_after_s} seconds"
-
-
 # ---------------------------------------------------------------------------------------- not found
 class NotFound(AdapterSafetyError):
     """The id names nothing here."""
@@ -262,12 +216,6 @@ class ResultNotFound(NotFound):
     code = "result-not-found"
     title = "This job has no such result"
     message = "job {job} ended as {status}, which has no {what}"
-
-
-class KeyNotFound(NotFound):
-    code = "key-not-found"
-    title = "No such API key"
-    message = "no API key has the id {key}"
 
 
 # ----------------------------------------------------------------------------------------- conflict
@@ -329,8 +277,7 @@ class Stopped(AdapterSafetyError):
 
 class JobCancelled(Stopped):
     code = "job-cancelled"
-    title = "The job was cancelled"
-    message = "the job was cancelled"
+    title, message = "The job was cancelled", "the job was cancelled"
 
 
 class LeaseLost(Stopped):

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, literal, or_, select, update
 
 from app.domain.access import ApiKey, Scope, check_name, check_tenant
-from app.domain.errors import KeyNotFound
+from app.domain.access_errors import KeyNotFound
 from app.storage.database import Database, utc_now
 from app.storage.tables import UtcDateTime, api_keys
 

@@ -4,7 +4,7 @@ import logging
 
 from redis import RedisError
 
-from app.domain.errors import RateLimited
+from app.domain.access_errors import RateLimited
 from app.storage.queue import connect
 
 logger = logging.getLogger(__name__)

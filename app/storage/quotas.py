@@ -4,7 +4,7 @@ import hashlib
 
 from sqlalchemy import Connection, func, select
 
-from app.domain.errors import QuotaExceeded
+from app.domain.access_errors import QuotaExceeded
 from app.domain.job import FINAL
 from app.storage.tables import adapters, jobs
 

@@ -3,24 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import Connection, Table, exc, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import select
 
 from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import ListedAdapter, StoredAdapter
 from app.domain.alignment import ListedPair, PairUsage
-from app.domain.errors import AdapterNotFound, IdempotencyKeyReused, JobNotFound, Unavailable
+from app.domain.errors import AdapterNotFound, JobNotFound, Unavailable
 from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
 from app.jobs.ports import IdempotencyKey, Page
-from app.storage import expiry, job_moves, migrate
+from app.storage import expiry, job_moves, migrate, submissions
 from app.storage.alignment_rows import note_usages, to_listed_pair
 from app.storage.database import Database, utc_now
 from app.storage.pages import read_page
 from app.storage.quotas import check_bytes, check_queued
 from app.storage.rows import adapter_values, job_values, to_adapter, to_job, to_listed_adapter
-from app.storage.tables import adapters, alignments, idempotency_keys, jobs
+from app.storage.tables import adapters, alignments, jobs
 
 
 class SqlRecords:
@@ -51,10 +49,10 @@ class SqlRecords:
         """
         values = adapter_values(adapter, self._tenant)
         with self._database.write() as connection:
-            if _touch(connection, self._tenant, adapter):
+            if submissions.touch(connection, self._tenant, adapter):
                 return False
             check_bytes(connection, self._tenant, adapter.size_bytes, most_bytes)
-            return _insert_if_absent(connection, adapters, values)
+            return submissions.insert_if_absent(connection, adapters, values)
 
     def adapter(self, adapter_id: str) -> StoredAdapter:
         """Raises AdapterNotFound."""
@@ -95,17 +93,19 @@ class SqlRecords:
         """
         job = replace(job, tenant=self._tenant)
         with self._database.write() as connection:
-            earlier = None if idempotency is None else _take_key(connection, idempotency, job)
+            earlier = (
+                None if idempotency is None else submissions.take_key(connection, idempotency, job)
+            )
             if earlier is None:
                 check_queued(connection, self._tenant, most_queued)
                 values = job_values(job, queued_at=utc_now(connection))
-                _insert_job(connection, values)
+                submissions.insert_job(connection, values)
         return earlier or job
 
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
         """The job an earlier request made under this key. Raises IdempotencyKeyReused."""
         with self._database.read() as connection:
-            return _job_for_key(connection, idempotency, self._tenant)
+            return submissions.job_for_key(connection, idempotency, self._tenant)
 
     def job(self, job_id: str) -> Job:
         """Raises JobNotFound."""
@@ -249,62 +249,6 @@ class SqlRecords:
         with self._database.read() as connection:
             if migrate.revision(connection) != migrate.head():
                 raise Unavailable(part="database")
-
-
-def _insert_job(connection: Connection, values: dict[str, Any]) -> None:
-    """Raises AdapterNotFound where the adapter's time ran out a moment ago."""
-    try:
-        connection.execute(jobs.insert().values(values))
-    except exc.IntegrityError as error:
-        raise AdapterNotFound(adapter=values["adapter"]) from error
-
-
-def _touch(connection: Connection, tenant: str, adapter: StoredAdapter) -> bool:
-    """Note that an adapter came again; False where it is not there yet."""
-    again = (
-        update(adapters)
-        .where(adapters.c.tenant == tenant, adapters.c.id == adapter.id)
-        .values(uploaded_at=utc_now(connection))
-    )
-    return connection.execute(again).rowcount > 0
-
-
-def _insert_if_absent(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
-    """Insert a row; False when a unique value of it is taken (a racing insert is waited for)."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    insert = dialect.insert(table).values(values).on_conflict_do_nothing()
-    inserted = connection.execute(insert.returning(*table.primary_key.columns))
-    return inserted.first() is not None
-
-
-def _take_key(connection: Connection, idempotency: IdempotencyKey, job: Job) -> Job | None:
-    """Take the key for `job`; the job that has it where it is taken. Raises IdempotencyKeyReused.
-
-    The key refers to a job that is not there yet: its foreign key is checked at commit.
-    """
-    values = {
-        "tenant": job.tenant,
-        "key": idempotency.key,
-        "request_sha256": idempotency.request_sha256,
-        "job": job.id,
-        "created_at": job.created_at,
-    }
-    if _insert_if_absent(connection, idempotency_keys, values):
-        return None
-    return _job_for_key(connection, idempotency, job.tenant)
-
-
-def _job_for_key(connection: Connection, idempotency: IdempotencyKey, tenant: str) -> Job | None:
-    key = idempotency_keys.c
-    query = select(key.request_sha256, key.job).where(
-        key.tenant == tenant, key.key == idempotency.key
-    )
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        return None
-    if row.request_sha256 != idempotency.request_sha256:
-        raise IdempotencyKeyReused(key=idempotency.key)
-    return job_moves.find_job(connection, row.job)
 
 
 def _check_job_id(job_id: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import create_engine, select, update
 
 from app.domain.access import ApiKey, live
-from app.domain.errors import InvalidField, KeyNotFound
+from app.domain.access_errors import KeyNotFound
+from app.domain.errors import InvalidField
 from app.storage.keys import SqlKeys
 from app.storage.tables import api_keys
 

@@ -5,7 +5,7 @@ import uuid
 import pytest
 from redis import Redis
 
-from app.domain.errors import RateLimited
+from app.domain.access_errors import RateLimited
 from app.storage.limiter import RedisLimiter
 from tests.servers import RedisServer
 

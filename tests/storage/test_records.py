@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import (
     AdapterNotFound,
@@ -76,7 +75,7 @@ def test_times_come_back_in_utc_whatever_zone_they_were_given_in(records: SqlRec
 
 def test_a_job_of_an_unknown_adapter_is_not_kept(records: SqlRecords) -> None:
     job = a_job(an_adapter())
-    with pytest.raises(IntegrityError):
+    with pytest.raises(AdapterNotFound, match=job.only_adapter):
         records.add_job(job, IdempotencyKey("key", "digest"))
     assert records.job_for_key(IdempotencyKey("key", "digest")) is None
 

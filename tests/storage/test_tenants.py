@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from app.domain.errors import AdapterNotFound, JobNotFound, QuotaExceeded
+from app.domain.access_errors import QuotaExceeded
+from app.domain.errors import AdapterNotFound, JobNotFound
 from app.jobs.ports import IdempotencyKey
 from app.storage import migrate
 from app.storage.records import SqlRecords
