@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo up test check load fuzz bench format clean
+.PHONY: demo up test check load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
 
@@ -23,11 +23,14 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
+corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
+	$(BIN)/python -m tests.attacks.corpus > /dev/null
+
 load: $(READY)  ## many clients at once, in both set-ups; needs PostgreSQL
 	$(BIN)/python -m tests.load
 
 fuzz: $(READY)  ## look for inputs that break the gate, FUZZ_SECONDS=60
-	$(BIN)/pip install --quiet --constraint constraints.txt "atheris>=3,<4"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.gate -max_total_time=$(FUZZ_SECONDS)
 
 bench: $(READY)

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from hypothesis import settings
 from sqlalchemy import create_engine, exc, make_url, text
 
 from app.storage import migrate
@@ -19,6 +20,10 @@ from tests.factory import World, make_world
 from tests.servers import RedisServer, S3Server
 from tests.service import Service, running
 
+# no deadline, because the machine is shared; in CI the same examples each time
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 torch.set_num_threads(1)  # because two cores serve the tests' own processes too
 os.environ["HF_HUB_OFFLINE"] = "1"
 

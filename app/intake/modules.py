@@ -21,6 +21,7 @@ from app.domain.errors import (
     UnsupportedAdapter,
 )
 from app.intake.lora_config import LoraConfig
+from app.intake.names import shown
 from app.intake.parameters import MAX_MODULES, Wrapped, depths_of, experts, wrapped
 from app.intake.patterns import Patterns
 from app.intake.safetensors_header import Header
@@ -251,12 +252,14 @@ def _around(module: str) -> Iterator[str]:
 
 def _check_unused(config: LoraConfig, full: list[FullWeight]) -> None:
     """A field that asks for full weights which the file lacks would leave PEFT with untrained or
-    random ones."""
+    random ones; without any trained tokens it does not load at all."""
+    if any(config.tokens.values()) and not any(weight.tokens for weight in full):
+        reason = f"names tokens, of which {WEIGHTS_FILE} holds none"
+        raise ConfigRefused(field="trainable_token_indices", reason=reason)
     unused = config.modules_to_save
     for path in (path for weight in full for path in _around(weight.name.rpartition(".")[0])):
         if path.endswith(unused):
             unused = tuple(name for name in unused if not path.endswith(name))
     for name in unused:
-        raise ConfigRefused(
-            field="modules_to_save", reason=f"names {name}, which {WEIGHTS_FILE} does not hold"
-        )
+        reason = f"names {shown(name)}, which {WEIGHTS_FILE} does not hold"
+        raise ConfigRefused(field="modules_to_save", reason=reason)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE, Part, TensorEntry
 from app.domain.architecture import EXPERT_PARAMETERS, EXPERTS, ROUTER, expert_of
 from app.domain.errors import ConfigRefused, TensorRefused, UnsupportedAdapter
+from app.intake.names import shown
 
 FIELD = "target_parameters"
 BASE_LAYER = ".base_layer"
@@ -37,7 +38,7 @@ def check_targets(targets: tuple[str, ...]) -> None:
             continue
         if parameter != "weight" or _ends(module) != ROUTER:
             raise UnsupportedAdapter(
-                feature=f"LoRA on parameters other than experts and routers ({target})",
+                feature=f"LoRA on parameters other than experts and routers ({shown(target)})",
                 where=f"{CONFIG_FILE}, field {FIELD}",
                 hint="adapt linear modules instead",
             )

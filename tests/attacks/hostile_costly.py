@@ -62,6 +62,8 @@ def at_random() -> Shapes:
 
 
 STATES = {f"(a|b)*a(a|b){{{60 + n % 30}}}c{n}": 1 for n in range(499)}
+LARGE = {f"(a{{1,30}}){{1,30}}c{n}": 1 for n in range(499)}  # 1,800 each
+NEARLY = {f"(a{{1,15}}){{1,30}}c{n}": 1 for n in range(499)}
 DISTINCT_DOTS = {f"{n:013b}".translate({48: "a", 49: "."}): 1 for n in range(8_192)}
 PREFIXES = [f"junk{n}" for n in range(99)]
 EXPERTS = {"target_parameters": ["experts.down_proj"]}
@@ -99,6 +101,10 @@ COSTLY = [
            trainable_token_indices={**{f"x{n}": [1] for n in range(99)}, "tok": [1]}, **LAST),
     costly("keys with too many states", CONFIG, "cost too much", at_random,
            rank_pattern=STATES, alpha_pattern=STATES),
+    costly("keys of many instructions", CONFIG, "cost too much", at_random,
+           rank_pattern=LARGE, alpha_pattern=LARGE),
+    costly("keys of many instructions, nearly too many", CONFIG, "cost too much", at_random,
+           rank_pattern=NEARLY, alpha_pattern=NEARLY),
     costly("keys that differ in their dots", CONFIG, "cost too much",
            lambda: pairs([f"{'b' * 13}.{'b' * 13}.m{n}.{'b' * 13}" for n in range(12_000)]),
            rank_pattern=DISTINCT_DOTS, alpha_pattern=DISTINCT_DOTS),

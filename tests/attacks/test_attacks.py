@@ -11,11 +11,14 @@ from app.domain.adapter import WEIGHTS_FILE
 from app.domain.errors import Refused
 from app.intake.archives import unpack
 from app.intake.manifest import read_manifest
+from app.intake.opened import open_adapter
 from tests.attacks.hostile import Hostile
 from tests.attacks.hostile_archives import ARCHIVES
 from tests.attacks.hostile_configs import CONFIGS
 from tests.attacks.hostile_costly import COSTLY
+from tests.attacks.hostile_fields import FIELDS
 from tests.attacks.hostile_kinds import KINDS
+from tests.attacks.hostile_polyglots import ARCHIVE_ROWS, WEIGHT_ROWS
 from tests.attacks.hostile_weights import WEIGHTS
 from tests.intake.files import Q_PROJ, adapter, config_bytes, pair, weights
 
@@ -37,22 +40,23 @@ def names(attacks: list[Hostile]) -> list[str]:
     return [ascii(attack.name)[1:-1][:60] for attack in attacks]
 
 
-@pytest.mark.parametrize("attack", WEIGHTS, ids=names(WEIGHTS))
+@pytest.mark.parametrize("attack", [*WEIGHTS, *WEIGHT_ROWS], ids=names([*WEIGHTS, *WEIGHT_ROWS]))
 def test_hostile_weights_are_refused(attack: Hostile, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", weights=attack.make())
     check(attack, lambda: read_manifest(folder))
 
 
-@pytest.mark.parametrize("attack", [*KINDS, *COSTLY], ids=names([*KINDS, *COSTLY]))
-def test_hostile_kinds_are_refused(attack: Hostile, tmp_path: Path) -> None:
-    archive, into = tmp_path / "archive", tmp_path / "into"
+OPENED = [*KINDS, *COSTLY, *ARCHIVE_ROWS]
+
+
+@pytest.mark.parametrize("attack", OPENED, ids=names(OPENED))
+def test_hostile_adapters_in_archives_are_refused(attack: Hostile, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
     archive.write_bytes(attack.make())
-    into.mkdir()
-    unpack(archive, into)
-    check(attack, lambda: read_manifest(into))
+    check(attack, lambda: open_adapter(archive).__enter__())
 
 
-@pytest.mark.parametrize("attack", CONFIGS, ids=names(CONFIGS))
+@pytest.mark.parametrize("attack", [*CONFIGS, *FIELDS], ids=names([*CONFIGS, *FIELDS]))
 def test_hostile_configurations_are_refused(attack: Hostile, tmp_path: Path) -> None:
     folder = adapter(tmp_path / "a", config=attack.make())
     check(attack, lambda: read_manifest(folder))

@@ -62,10 +62,13 @@ def laid_out(header: Mapping[str, Any]) -> bytes:
 def _size_bytes(said: Any) -> int | None:
     """None for what is no tensor, or too large a one to write."""
     try:
-        size = math.prod(said["shape"]) * DTYPE_BITS[said["dtype"]] // 8
-    except (KeyError, TypeError, IndexError, OverflowError):
+        shape, bits = list(said["shape"]), DTYPE_BITS[said["dtype"]]
+    except (KeyError, TypeError, IndexError):
         return None
-    return size if isinstance(size, int) and 0 <= size <= MOST_DATA_BYTES else None
+    if not all(type(axis) is int for axis in shape):
+        return None  # because a list times 2**40 is a long list
+    size = math.prod(shape) * bits // 8
+    return size if 0 <= size <= MOST_DATA_BYTES else None
 
 
 def edited_json(value: Mapping[str, Any], names: tuple[str, ...], choose: Choose) -> dict[str, Any]:

@@ -114,6 +114,15 @@ def test_keys_that_cost_too_much_are_refused_after_seconds(keys: list[str]) -> N
     assert time.perf_counter() - started < 20
 
 
+def test_ten_regular_expressions_against_a_large_model_do_not_cost_too_much() -> None:
+    kinds = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
+    keys = [rf"model\.layers\.({n}|{n}[0-9]|[3-9]\d)\..*({kind})" for n, kind in
+            enumerate([*kinds, *kinds[:3]])]  # fmt: skip
+    patterns = Patterns(dict.fromkeys(keys, 1))
+    modules = [f"model.layers.{n}.self_attn.{kind}" for n in range(160) for kind in kinds]
+    assert sum(patterns.resolve(module, 0) for module in modules) > 0
+
+
 def test_too_many_regular_expressions_are_refused() -> None:
     with pytest.raises(ConfigRefused, match="more than 500"):
         Patterns({f"(a|b){n}": n for n in range(501)})
