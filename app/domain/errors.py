@@ -156,7 +156,10 @@ class InvalidField(Refused):
 class UnknownModel(Refused):
     code = "unknown-model"
     title = "No such model"
-    message = "{field}: no model {model} is known here; models are folders under ADAPTER_SAFETY_MODEL_ROOT"
+    message = (
+        "{field}: no model {model} is known here; it would be a folder under "
+        "ADAPTER_SAFETY_MODEL_ROOT"
+    )
 
 
 class ModelNotAllowed(Refused):
