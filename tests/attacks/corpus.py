@@ -29,6 +29,7 @@ from tests.attacks.hostile_weights import WEIGHTS
 from tests.intake.files import adapter
 
 SLOW_S = 1.5
+REFERENCE_S = 0.2  # of CPU time that `_slowness` took there
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,16 @@ def _alone(form: str, attack: Hostile, folder: Path, work: str) -> Outcome:
     return Outcome(**json.loads(said))
 
 
+def _slowness() -> float:
+    """How much slower this machine is now than the one whose figures are in docs/fuzzing.md was
+    when it had nothing else to do; 1 for one that is as fast or faster."""
+    document = json.dumps({str(i): {"shape": [i, i], "dtype": "F32"} for i in range(20_000)})
+    started = time.process_time()
+    for _ in range(10):
+        json.loads(document)
+    return max(1.0, (time.process_time() - started) / REFERENCE_S)
+
+
 def _in_child(act: Callable[[], object]) -> None:
     child = os.fork()
     if child == 0:
@@ -143,6 +154,7 @@ def main() -> None:
         "crashes": [asdict(o) for o in found if not o.is_refused and o.verdict != "accepted"],
         "slowest": asdict(slowest),
         "largest": asdict(largest),
+        "machine": _slowness(),
         "torch": "torch" in sys.modules or any(o.has_torch for o in found),
     }
     sys.stderr.write(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 LEAST_FILES = 480
-MOST_CPU_S = 2  # of the process itself, so that a busy machine does not count
+MOST_CPU_S = 2  # of the process itself, on the machine of docs/fuzzing.md
 MOST_MIB = 200
 
 
@@ -33,7 +33,7 @@ def test_nothing_is_accepted_and_nothing_breaks(told: dict[str, Any]) -> None:
 
 
 def test_the_worst_takes_little_time_and_memory(told: dict[str, Any]) -> None:
-    assert told["slowest"]["cpu_s"] < MOST_CPU_S, told["slowest"]
+    assert told["slowest"]["cpu_s"] < MOST_CPU_S * told["machine"], told["slowest"]
     assert told["largest"]["mib"] < MOST_MIB, told["largest"]
 
 
