@@ -45,7 +45,7 @@ class Outer:
         answer = _Answer(send, own, scope["path"])
         try:
             await self._app(scope, receive, answer.send)
-        except Exception:
+        except Exception:  # a bug, whatever it is: told in the log, and not to the client
             logger.exception("request %s, %s %s, failed", own, scope["method"], scope["path"])
             if answer.has_begun:
                 raise  # which ends the connection: a cut answer must not look whole

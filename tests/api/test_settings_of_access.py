@@ -33,7 +33,7 @@ async def seen_by(proxies: object, came_from: str) -> tuple[str, str]:
 
     headers = [(b"x-forwarded-for", b"203.0.113.9"), (b"x-forwarded-proto", b"https")]
     scope = {"type": "http", "scheme": "http", "client": (came_from, 1), "headers": headers}
-    await ProxyHeadersMiddleware(inner, **proxies)(scope, None, None)  # type: ignore[arg-type]
+    await ProxyHeadersMiddleware(inner, **proxies)(scope, None, None)  # type: ignore[arg-type] # it calls neither
     return seen["client"][0], seen["scheme"]
 
 

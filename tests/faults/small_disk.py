@@ -27,7 +27,8 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, size_bytes: int) -> Iterator[SmallDisk]:
-    """Mounted at `folder`; skips where that is not allowed."""
+    """Mounted at `folder`; skips, with the reason, where that is not allowed: it takes rights that
+    no server could be asked for."""
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
     try:
