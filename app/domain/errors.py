@@ -10,13 +10,17 @@ AdapterSafetyError
 |   |-- InvalidField
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
+|   |-- DatasetRefused, EmptyDataset, TokenizerRefused, TargetsRefused, KitOfAnotherModel,
+|   |   AdapterDoesNotFitKit    with the next ones of SaLoRA in `salora_errors`
 |   `-- IdempotencyKeyReused
 |-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
 |-- TooMany                 RateLimited, QuotaExceeded
-|-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there)
+|-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there),
+|                           DatasetNotFound, PartNotFound
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
-|   `-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
+|   |-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
+|   `-- ResponsesCutOff, NonFiniteLoss, OutOfMemory
 |-- Stopped                 JobCancelled, LeaseLost, WorkerStopping
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """

@@ -9,13 +9,16 @@ from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
+from app.domain.salora import Recipe
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-JobKind = Literal["patch", "score", "alignment"]
+SaloraKind = Literal["safety_module", "salora_init", "salora_train", "salora_export"]
+JobKind = Literal["patch", "score", "alignment"] | SaloraKind
 PatchKind = Literal["patch", "score"]  # of one adapter
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
-KINDS: tuple[JobKind, ...] = get_args(JobKind)
+SALORA_KINDS: tuple[SaloraKind, ...] = get_args(SaloraKind)
+KINDS: tuple[JobKind, ...] = ("patch", "score", "alignment", *SALORA_KINDS)
 FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
 """Kinds of which a worker takes several at once, where they are of the same two models."""
@@ -40,7 +43,16 @@ class JobResult:
     """What a job that succeeded left behind, by content."""
 
     report: FileEntry  # safety_report.json
-    archive: FileEntry | None  # the patched adapter, a zip; a score has none
+    archive: FileEntry | None  # an adapter, a zip; a score has none
+    part: str | None = None  # Part.id, of a safety module or a kit
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """How far a training had come, so that another worker can go on."""
+
+    step: int
+    file: FileEntry  # a tar of the Trainer's checkpoint
 
 
 @dataclass(frozen=True)
@@ -49,12 +61,13 @@ class Job:
     kind: JobKind
     status: JobStatus
     adapter: str | None  # StoredAdapter.id; an alignment may be of no adapter
-    base_model: str
+    base_model: str | None  # None where nothing is compared with it: of SaLoRA's kinds
     chat_model: str
-    method: Method
+    method: Method  # of a patch, score or alignment
     created_at: datetime  # all times are UTC
     tenant: str = DEFAULT_TENANT
     modules: tuple[str, ...] | None = None  # of an alignment: full names or suffixes, as asked for
+    recipe: Recipe | None = None  # of SaLoRA's kinds
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: int = 0  # how often a worker has started it
@@ -64,6 +77,7 @@ class Job:
     cancel_requested: bool = False
     fault: Fault | None = None
     result: JobResult | None = None
+    checkpoint: Checkpointed | None = None  # a training's last
 
     @property
     def is_final(self) -> bool:

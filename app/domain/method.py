@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from app.domain.errors import InvalidField
 
-MethodName = Literal["safe_lora", "scale", "prune"]
+MethodName = Literal["safe_lora", "scale", "prune", "salora"]
 ProjectorName = Literal["approximate", "exact", "subspace", "complement"]
 SelectBy = Literal["threshold", "count", "fraction", "all"]
 Rescale = Literal["none", "preserve_norm"]
@@ -81,6 +81,7 @@ class Projection:
     projector: ProjectorName
     energy: float | None  # of ||V||_F^2, where the projector takes a share
     rank: int | None  # or a number of directions
+    safety_module: str | None = None  # Part.id: then `C = I - V_s V_s^T`, and no projector
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Method:
     `safe_lora`: `C B` with one of four projectors `C`. `subspace` and `complement` take a share of
     `||V||_F^2` (`energy`, in (0, 1]) or a number of directions (`rank`); the other two leave
     `energy` unused and refuse `rank`. `rescale="preserve_norm"` then brings `||dW||_F` back to what
-    it was. The baselines, on the same selection: `scale` gives `factor * B`, `prune` gives zero.
+    it was. `salora`, on a trained adapter ours and not the paper's: `C B` with `C = I - V_s V_s^T`
+    of a safety module; no projector and no base model plays a part. The baselines, on the same selection: `scale` gives `factor * B`, `prune` gives zero.
     `full_weights` says what becomes of whole parameters that bypass LoRA: with `project` they are
     compared, selected and changed as LoRA modules are, by what they change of the chat model's.
     """
@@ -103,6 +105,7 @@ class Method:
     factor: float | None = None
     rescale: Rescale = "none"
     full_weights: FullWeights = "keep"
+    safety_module: str | None = None  # Part.id
 
     def __post_init__(self) -> None:
         _check_choice("name", self.name, METHODS)
@@ -111,6 +114,7 @@ class Method:
         _check_choice("full_weights", self.full_weights, FULL_WEIGHTS)
         self._check_subspace_size()
         self._check_strength()
+        self._check_safety_module()
 
     def _check_subspace_size(self) -> None:
         if self.rank is not None and self.projector not in SUBSPACE_PROJECTORS:
@@ -130,9 +134,25 @@ class Method:
         if self.name == "scale" and (self.factor is None or not 0 <= self.factor <= 1):
             raise InvalidField(field="factor", reason="'scale' needs a factor in [0, 1]")
 
+    def _check_safety_module(self) -> None:
+        if self.name != "salora":
+            if self.safety_module is not None:
+                raise InvalidField(field="safety_module", reason=f"'{self.name}' takes none")
+            return
+        if self.safety_module is None:
+            raise InvalidField(field="safety_module", reason="'salora' needs the id of one")
+        for field, default in (("projector", "approximate"), ("energy", None), ("rank", None)):
+            if getattr(self, field) != default:
+                raise InvalidField(field=field, reason=f"'salora' takes no {field}")
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether modules are compared with what base and chat model differ by."""
+        return self.name != "salora"
+
     @property
     def projection(self) -> Projection:
-        return Projection(self.projector, self.resolved_energy, self.rank)
+        return Projection(self.projector, self.resolved_energy, self.rank, self.safety_module)
 
     @property
     def resolved_energy(self) -> float | None:
