@@ -30,6 +30,14 @@ def weight_of(module: nn.Module) -> Tensor:
     raise TypeError(f"{type(module).__name__} is not a linear module")
 
 
+class NoPositions(ValueError):
+    """A module's inputs do not say which tokens they are of."""
+
+    def __init__(self, module: str, reason: str) -> None:
+        super().__init__(reason)
+        self.module = module
+
+
 @dataclass
 class _Input:
     """What one module reads."""
@@ -58,7 +66,7 @@ class Sweep:
     @contextmanager
     def watching(self, mask: Tensor) -> Iterator[None]:
         """Take the inputs of the forward pass within at the positions where `mask` `(batch,
-        tokens)` is true. Raises ValueError where a module does not see whole sequences."""
+        tokens)` is true. Raises NoPositions where a module does not see whole sequences."""
         self._mask = mask.reshape(-1)
         handles = [
             module.register_forward_pre_hook(self._hook(name))
@@ -74,12 +82,12 @@ class Sweep:
             for seen in self._inputs.values():
                 seen.last = None
 
-    def subspace(self, name: str, rank: int | None = None) -> Subspace:
+    def subspace(self, name: str) -> Subspace:
         """Raises ValueError where the module had no input, or gave only zeros."""
         seen = self._inputs.get(name)
         if seen is None:
             raise ValueError("the forward pass does not use it")
-        return seen.moment.subspace(weight_of(self.modules[name]), rank or self.rank)
+        return seen.moment.subspace(weight_of(self.modules[name]), self.rank)
 
     def _hook(self, name: str) -> Any:
         def take(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -93,12 +101,12 @@ class Sweep:
         if seen.owner is None:
             seen.moment.add(self._chosen(name, hidden))
         elif self._inputs[seen.owner].last is not hidden:
-            raise ValueError(f"{name} does not always read what {seen.owner} reads")
+            raise NoPositions(name, f"it does not always read what {seen.owner} reads")
 
     def _chosen(self, name: str, hidden: Tensor) -> Tensor:
         rows = hidden.reshape(-1, hidden.shape[-1])
         if self._mask is None or rows.shape[0] != self._mask.shape[0]:
-            raise ValueError(f"{name} does not see whole sequences, so its positions are unknown")
+            raise NoPositions(name, "it does not see whole sequences")
         return rows[self._mask.to(rows.device)]
 
     def _first(self, name: str, module: nn.Module, hidden: Tensor) -> _Input:

@@ -5,8 +5,10 @@ go while it refuses. A *kit* is where a training starts: an adapter's `A0` and `
 module that keeps it from moving along `V_s`.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
@@ -21,6 +23,7 @@ Initialisation = Literal["salora", "zero"]
 task data is given. `zero`: `B` is zero and `A` random, as PEFT starts a LoRA."""
 PartKind = Literal["safety_module", "kit"]
 
+ALGORITHM = "1"  # of the sweep and the start: another number, and everything is made anew
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 INITIALISATIONS: tuple[Initialisation, ...] = get_args(Initialisation)
 DEFAULT_TARGETS = ("q_proj", "v_proj")  # the paper's code
@@ -169,3 +172,41 @@ class Part:
     report: FileEntry  # safety_report.json
     modules: tuple[PartModule, ...]
     made_of: Mapping[str, object]  # the facts of its id, for people
+
+
+def part_id(made_of: Mapping[str, object]) -> str:
+    """SHA-256 (hex) over everything a part depends on."""
+    text = json.dumps(made_of, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def safety_module_facts(recipe: SafetyModuleRecipe, chat_digest: str) -> dict[str, object]:
+    """What a safety module depends on."""
+    return {
+        "kind": "safety_module",
+        "version": ALGORITHM,
+        "chat_digest": chat_digest,
+        "dataset": recipe.dataset,
+        "target_modules": sorted(recipe.target_modules),
+        "rank": recipe.rank,
+        "dtype": recipe.dtype,
+        **asdict(recipe.encoding),
+    }
+
+
+def kit_facts(recipe: InitRecipe, chat_digest: str) -> dict[str, object]:
+    """What a kit depends on."""
+    return {
+        "kind": "kit",
+        "version": ALGORITHM,
+        "chat_digest": chat_digest,
+        "safety_module": recipe.safety_module,
+        "dataset": recipe.dataset,
+        "rank": recipe.rank,
+        "alpha": recipe.resolved_alpha,
+        "use_rslora": recipe.use_rslora,
+        "task_rank": recipe.task_rank,
+        "initialisation": recipe.initialisation,
+        "dtype": recipe.dtype,
+        **asdict(recipe.encoding),
+    }

@@ -1,0 +1,66 @@
+"""A safety module as a file, and what its `V_s` says about an adapter.
+
+The safetensors file has, for each module, `<name>.V` (`V_s`, `(d_out, r_s)` float32, orthonormal
+columns) and `<name>.singular_values` `(r_s,)`; its metadata has `made_of`, JSON.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from app.alignment.moments import Subspace
+
+SAFETY_MODULE_FILE = "safety_module.safetensors"
+MADE_OF = "made_of"
+
+
+@dataclass(frozen=True)
+class SafetyModule:
+    """`V_s` of each module."""
+
+    made_of: Mapping[str, Any]
+    bases: Mapping[str, Tensor]  # full name -> (d_out, r_s) float32
+
+    @classmethod
+    def load(cls, path: Path) -> "SafetyModule":
+        """Raises FileNotFoundError, and ValueError for a file that is no safety module."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                made_of = json.loads((file.metadata() or {})[MADE_OF])
+                names = [name.removesuffix(".V") for name in file.keys() if name.endswith(".V")]  # noqa: SIM118 because it is no dict
+                return cls(made_of, {name: file.get_tensor(f"{name}.V") for name in sorted(names)})
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is not a safety module") from error
+
+
+def save(path: Path, found: Mapping[str, Subspace], made_of: Mapping[str, object]) -> None:
+    """The same content gives the same bytes."""
+    tensors: dict[str, Tensor] = {}
+    for name, subspace in found.items():
+        tensors[f"{name}.V"] = subspace.basis.cpu().contiguous()
+        tensors[f"{name}.singular_values"] = subspace.values.cpu().contiguous()
+    save_file(tensors, path, {MADE_OF: json.dumps(made_of, sort_keys=True)})
+
+
+def safety_share(a: Tensor, b: Tensor, safety: Tensor) -> float:
+    """`||V_s^T B A||_F / ||B A||_F`, from float64 Grams; 0 for an update of zero."""
+    rows, wide = a.double(), b.double()
+    gram, inside = rows @ rows.T, safety.double().to(wide.device).T @ wide
+    whole = float(((wide.T @ wide) * gram).sum())
+    part = float(((inside.T @ inside) * gram).sum())
+    return math.sqrt(max(0.0, part) / whole) if whole > 0 else 0.0
+
+
+def orthonormality(safety: Tensor) -> float:
+    """`||V_s^T V_s - I||_F`: what keeps `C` from being a projection."""
+    v = safety.double()
+    eye = torch.eye(v.shape[1], dtype=torch.float64, device=v.device)
+    return float(torch.linalg.matrix_norm(v.T @ v - eye))
