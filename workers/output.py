@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from app.domain.adapter import (
@@ -89,9 +89,14 @@ def _readme(given: PatchInput, report: Report) -> str:
 
 
 def zip_adapter(folder: Path, archive: Path) -> None:
-    """Pack the output files, stored (weights do not compress), in a fixed order."""
+    """Pack the output files of a patched adapter."""
+    zip_files(folder, PATCHED_FILES, archive)
+
+
+def zip_files(folder: Path, names: Sequence[str], archive: Path) -> None:
+    """Pack files stored (weights do not compress), in the given order."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-        for name in PATCHED_FILES:
+        for name in names:
             size = (folder / name).stat().st_size
             info = zipfile.ZipInfo(name, ZIP_EPOCH)
             info.external_attr = 0o644 << 16

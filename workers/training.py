@@ -31,7 +31,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from app.alignment.kit import Kit
 from app.alignment.salora import attach
-from app.domain.errors import Stopped
+from app.domain.errors import Stopped, WorkerStopping
 from app.domain.salora import TrainRecipe
 from app.domain.salora_errors import NonFiniteLoss, OutOfMemory
 from app.domain.salora_report import TrainedStep, Training
@@ -105,9 +105,10 @@ def _adapted(given: TrainInput) -> PeftModel:
     if given.recipe.plain_lora:
         config = LoraConfig.from_pretrained(str(given.kit_folder))
         config.inference_mode = False
+        config.base_model_name_or_path = given.model.name_or_path
         plain = get_peft_model(given.model, config)
         assert isinstance(plain, PeftModel)  # noqa: S101 because PEFT's type allows a mixed model
-        return _saved_offline(plain, given.model.name_or_path)
+        return plain
     model: PeftModel = PeftModel.from_pretrained(
         given.model, str(given.kit_folder), is_trainable=True
     )
@@ -169,7 +170,8 @@ class _Told(TrainerCallback):
             self.on_step(state.global_step, state.max_steps, "step", said)
         except Stopped as error:
             self.stopped = error
-            control.should_save = control.should_training_stop = True
+            control.should_training_stop = True
+            control.should_save = isinstance(error, WorkerStopping)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -61,10 +61,13 @@ class Lease:
         self._ended.set()
         self._thread.join()
 
-    def progress(self, done: int, total: int, event: Mapping[str, object]) -> None:
-        """Note that a module is done. Raises what `check` raises."""
+    def progress(
+        self, done: int, total: int, event: Mapping[str, object], name: str = "module"
+    ) -> None:
+        """Note that a module (or a batch, or a training's step) is done. Raises what `check`
+        raises."""
         self._done, self._total = done, total
-        self._events.publish(self._job.id, "module", {"done": done, "total": total, **event})
+        self._events.publish(self._job.id, name, {"done": done, "total": total, **event})
         self.check()
 
     def check(self) -> None:
