@@ -55,7 +55,7 @@ def check_new(
     """
     known = IdempotencyKey(key, request.sha256) if key else None
     if known is None or services.records.job_for_key(known) is None:
-        check_request(request, modules, services.models)
+        check_request(request, modules, models=services.models, records=services.records)
 
 
 async def settle(job: Job, wait_s: float | None, services: Services) -> Job:

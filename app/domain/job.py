@@ -91,6 +91,18 @@ class Job:
         return self.adapter
 
     @property
+    def models(self) -> tuple[str, str]:
+        """Base and chat model. Raises ValueError for a job that has no base model."""
+        if self.base_model is None:
+            raise ValueError(f"job {self.id} ({self.kind}) has no base model")
+        return self.base_model, self.chat_model
+
+    @property
+    def is_coalesced(self) -> bool:
+        """Whether a worker may take it together with others of its pair of models."""
+        return self.kind in COALESCED and self.base_model is not None and self.method.needs_base
+
+    @property
     def is_first_claim(self) -> bool:
         """Whether the worker that has this job is the first that ever had it."""
         return self.fence == 1

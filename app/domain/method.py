@@ -91,10 +91,11 @@ class Method:
     `safe_lora`: `C B` with one of four projectors `C`. `subspace` and `complement` take a share of
     `||V||_F^2` (`energy`, in (0, 1]) or a number of directions (`rank`); the other two leave
     `energy` unused and refuse `rank`. `rescale="preserve_norm"` then brings `||dW||_F` back to what
-    it was. `salora`, on a trained adapter ours and not the paper's: `C B` with `C = I - V_s V_s^T`
-    of a safety module; no projector and no base model plays a part. The baselines, on the same selection: `scale` gives `factor * B`, `prune` gives zero.
-    `full_weights` says what becomes of whole parameters that bypass LoRA: with `project` they are
-    compared, selected and changed as LoRA modules are, by what they change of the chat model's.
+    it was. `salora`, on a trained adapter ours and not the paper's: `C B` with `C = I - V_s
+    V_s^T` of a safety module; no projector and no base model plays a part. The baselines, on the
+    same selection: `scale` gives `factor * B`, `prune` gives zero. `full_weights` says what
+    becomes of whole parameters that bypass LoRA: with `project` they are compared, selected and
+    changed as LoRA modules are, by what they change of the chat model's.
     """
 
     projector: ProjectorName = "approximate"

@@ -29,6 +29,16 @@ MAX_TOKENS = 1 << 20
 MAX_TARGETS = 1000
 
 
+def _within(field: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # NaN is not
+        raise InvalidField(field=field, reason=f"must lie in [{low:g}, {high:g}]")
+
+
+def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidField(field=field, reason=f"must be one of {', '.join(known)}")
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How a conversation becomes tokens."""
@@ -146,6 +156,19 @@ class PartModule:
 
 
 @dataclass(frozen=True)
+class ListedPart:
+    """A part in a listing: without its modules."""
+
+    kind: PartKind
+    id: str
+    created_at: datetime
+    chat_model: str
+    chat_digest: str
+    size_bytes: int
+    modules: int
+
+
+@dataclass(frozen=True)
 class Part:
     """A safety module or a kit as the records know it. Its id says what it was made of, so the same
     question finds it again."""
@@ -159,13 +182,3 @@ class Part:
     report: FileEntry  # safety_report.json
     modules: tuple[PartModule, ...]
     made_of: Mapping[str, object]  # the facts of its id, for people
-
-
-def _within(field: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # NaN is not
-        raise InvalidField(field=field, reason=f"must lie in [{low:g}, {high:g}]")
-
-
-def _one_of(field: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InvalidField(field=field, reason=f"must be one of {', '.join(known)}")
