@@ -9,7 +9,7 @@ from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
-from app.domain.salora import Recipe
+from app.domain.salora import PartKind, Recipe
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 SaloraKind = Literal["safety_module", "salora_init", "salora_train", "salora_export"]
@@ -20,6 +20,7 @@ STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 SALORA_KINDS: tuple[SaloraKind, ...] = get_args(SaloraKind)
 KINDS: tuple[JobKind, ...] = ("patch", "score", "alignment", *SALORA_KINDS)
 FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+MADE_BY: Mapping[JobKind, PartKind] = {"safety_module": "safety_module", "salora_init": "kit"}
 COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
 """Kinds of which a worker takes several at once, where they are of the same two models."""
 

@@ -21,6 +21,9 @@ Initialisation = Literal["salora", "zero"]
 task data is given. `zero`: `B` is zero and `A` random, as PEFT starts a LoRA."""
 PartKind = Literal["safety_module", "kit"]
 
+PART_NAMES: Mapping[PartKind, str] = {"safety_module": "safety module", "kit": "kit"}
+"""As people read them."""
+
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 INITIALISATIONS: tuple[Initialisation, ...] = get_args(Initialisation)
 DEFAULT_TARGETS = ("q_proj", "v_proj")  # the paper's code

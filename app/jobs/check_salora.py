@@ -1,12 +1,13 @@
 """What SaLoRA's jobs name exists, and fits: by ids, digests, names and shapes alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from app.domain.adapter import StoredModule
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField
 from app.domain.method import Method
 from app.domain.salora import (
+    PART_NAMES,
     ExportRecipe,
     InitRecipe,
     Part,
@@ -24,8 +25,6 @@ from app.domain.salora_errors import (
 from app.intake.model_modules import targeted_modules
 from app.intake.preflight import check_fit_chat
 from app.jobs.ports import Records
-
-SAID: Mapping[PartKind, str] = {"safety_module": "safety module", "kit": "kit"}
 
 
 def check_recipe(
@@ -91,7 +90,7 @@ def checked_part(
     part = records.part(kind, part_id)
     if part.chat_digest != chat.digest:
         raise KitOfAnotherModel(
-            what=SAID[kind],
+            what=PART_NAMES[kind],
             made_for=part.chat_model,
             expected=part.chat_digest,
             model=chat_id,

@@ -1,19 +1,16 @@
 """Which data sets and parts a job names or made: they stay as long as the job does."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, delete, exc, literal, select, update
 
 from app.domain.errors import NotFound
-from app.domain.job import Job, JobKind
-from app.domain.salora import PartKind
+from app.domain.job import MADE_BY, Job
+from app.domain.salora import PART_NAMES, PartKind
 from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.storage.database import utc_now
-from app.storage.parts import SAID
 from app.storage.tables import job_uses, parts
-
-MADE_BY: Mapping[JobKind, PartKind] = {"safety_module": "safety_module", "salora_init": "kit"}
 
 
 def note_uses(connection: Connection, job: Job) -> None:
@@ -41,7 +38,7 @@ def _uses(job: Job) -> Iterator[tuple[dict[str, str], NotFound]]:
     }
     for kind, part in named.items():
         if part is not None:
-            yield {"part_kind": kind, "part": part}, PartNotFound(what=SAID[kind], id=part)
+            yield {"part_kind": kind, "part": part}, PartNotFound(what=PART_NAMES[kind], id=part)
 
 
 def note_made(connection: Connection, job: Job) -> None:

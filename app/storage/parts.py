@@ -1,10 +1,8 @@
 """Safety modules and kits, each function in the caller's transaction."""
 
-from collections.abc import Mapping
-
 from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from app.domain.salora import ListedPart, Part, PartKind
+from app.domain.salora import PART_NAMES, ListedPart, Part, PartKind
 from app.domain.salora_errors import PartNotFound
 from app.jobs.ports import Page
 from app.storage.database import insert_if_absent, utc_now
@@ -12,7 +10,6 @@ from app.storage.pages import read_page
 from app.storage.salora_rows import part_values, to_listed_part, to_part
 from app.storage.tables import parts
 
-SAID: Mapping[PartKind, str] = {"safety_module": "safety module", "kit": "kit"}
 LISTED = (
     "seq", "kind", "id", "created_at", "chat_model", "chat_digest", "size_bytes", "module_count"
 )  # fmt: skip
@@ -37,7 +34,7 @@ def find_part(connection: Connection, tenant: str, kind: PartKind, part_id: str)
     """Raises PartNotFound."""
     row = connection.execute(select(parts).where(_is(tenant, kind, part_id))).one_or_none()
     if row is None:
-        raise PartNotFound(what=SAID[kind], id=part_id)
+        raise PartNotFound(what=PART_NAMES[kind], id=part_id)
     return to_part(row)
 
 

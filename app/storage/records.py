@@ -10,7 +10,7 @@ from app.domain.alignment import ListedPair, PairUsage
 from app.domain.dataset import StoredDataset
 from app.domain.errors import AdapterNotFound, JobNotFound, Unavailable
 from app.domain.job import Checkpointed, Fault, Job, JobKind, JobResult, JobStatus
-from app.domain.salora import ListedPart, Part, PartKind
+from app.domain.salora import PART_NAMES, ListedPart, Part, PartKind
 from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.jobs.ports import IdempotencyKey, Page
 from app.storage import adapters, datasets, expiry, job_moves, migrate, parts, submissions
@@ -99,7 +99,7 @@ class SqlRecords:
     def part(self, kind: PartKind, part_id: str) -> Part:
         """Raises PartNotFound."""
         if not _may_be_id(part_id):
-            raise PartNotFound(what=parts.SAID[kind], id=part_id)
+            raise PartNotFound(what=PART_NAMES[kind], id=part_id)
         with self._database.read() as connection:
             return parts.find_part(connection, self._tenant, kind, part_id)
 
