@@ -7,12 +7,15 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    GetCoreSchemaHandler,
     StrictBool,
     StrictFloat,
     StrictInt,
-    WrapValidator,
 )
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from app.api.job_schemas import JobIn
 from app.api.schemas import EXAMPLE_ADAPTER, ModelId, RequestBody
@@ -176,7 +179,15 @@ def _by_kind(value: Any, _: object) -> RequestBody:
     return SALORA_BODIES.get(kind, JobIn).model_validate(value)
 
 
-AnyJobIn = Annotated[
-    Annotated[JobIn | SafetyModuleIn | InitIn | TrainIn | ExportIn, Field(discriminator="kind")],
-    WrapValidator(_by_kind),
-]
+class _ByKind:
+    """An annotation of a union of bodies: described as one that `kind` discriminates, with `patch`
+    where it is left out, which a discriminator of pydantic's own cannot do."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        tagged = handler.generate_schema(Annotated[source, Discriminator("kind")])
+        return no_info_wrap_validator_function(_by_kind, tagged)
+
+
+AnyJobIn = Annotated[JobIn | SafetyModuleIn | InitIn | TrainIn | ExportIn, _ByKind()]

@@ -13,7 +13,7 @@ from app.domain.salora import PartKind, Recipe
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 SaloraKind = Literal["safety_module", "salora_init", "salora_train", "salora_export"]
-JobKind = Literal["patch", "score", "alignment"] | SaloraKind
+JobKind = Literal["patch", "score", "alignment", SaloraKind]
 PatchKind = Literal["patch", "score"]  # of one adapter
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
