@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=4 << 30, ge=1, description="Largest adapter upload in bytes."
     )
+    max_dataset_bytes: int = Field(
+        default=256 << 20, ge=1, description="Largest upload of a data set in bytes."
+    )
     body_bytes_per_s: float = Field(
         default=16384.0,
         gt=0,
@@ -152,7 +155,8 @@ class Settings(BaseSettings):
     max_stored_bytes: int = Field(
         default=0,
         ge=0,
-        description="Bytes of adapters that a tenant with API keys may have stored; 0 is any.",
+        description="Bytes of adapters and data sets that a tenant with API keys may have stored; "
+        "0 is any.",
     )
 
     results_days: float = Field(
@@ -164,8 +168,8 @@ class Settings(BaseSettings):
     adapters_days: float = Field(
         default=0,
         ge=0,
-        description="Days for which an adapter is kept after its last upload, where no job names "
-        "it; 0 is for ever.",
+        description="Days for which an adapter, a data set, a safety module or a kit is kept after "
+        "its last upload or use, where no job names it; 0 is for ever.",
     )
     events_days: float = Field(
         default=7, gt=0, description="Days for which a job's events are kept after the last."

@@ -12,7 +12,18 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app.api import adapters, alignments, errors, health, jobs, patch, results, schema_pages
+from app.api import (
+    adapters,
+    alignments,
+    datasets,
+    errors,
+    health,
+    jobs,
+    parts,
+    patch,
+    results,
+    schema_pages,
+)
 from app.api.body_limit import BodyLimit, Pace
 from app.api.outer import Outer
 from app.api.services import OpenDoor, Services
@@ -55,8 +66,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.settings = settings
-    for module in (adapters, patch, jobs, results, alignments, schema_pages, health):
+    for module in (adapters, patch, jobs, results, alignments, datasets, schema_pages, health):
         app.include_router(module.router)
+    for router in parts.ROUTERS:
+        app.include_router(router)
     _add_middleware(app, settings)
     errors.install(app)
     return app
@@ -74,6 +87,7 @@ def wire(settings: Settings) -> Services:
         models=FolderModels(settings.resolved_model_root, settings.allowed_models),
         staging_dir=settings.staging_dir,
         max_upload_bytes=settings.max_upload_bytes,
+        max_dataset_bytes=settings.max_dataset_bytes,
         max_wait_s=settings.max_wait_s,
         keys=SqlKeys(settings.resolved_database_url),
         limiter=RedisLimiter(settings.resolved_redis_url, settings.requests_per_minute),
@@ -91,7 +105,10 @@ def _open_door(settings: Settings) -> OpenDoor | None:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last is the first to see a request."""
     upload_bytes = settings.max_upload_bytes + FRAMING_BYTES
-    uploads = dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes)
+    uploads = {
+        **dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes),
+        "/v1/datasets": settings.max_dataset_bytes + FRAMING_BYTES,
+    }
     pace = Pace(settings.body_bytes_per_s, settings.body_grace_s)
     app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads, pace=pace)
     if settings.cors_origins:

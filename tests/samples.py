@@ -15,8 +15,10 @@ from app.domain.adapter import (
     StoredModule,
     adapter_id,
 )
-from app.domain.job import Job
+from app.domain.dataset import StoredDataset
+from app.domain.job import Job, SaloraKind
 from app.domain.method import Method, Selection
+from app.domain.salora import Part, PartKind, PartModule, Recipe
 from app.storage.records import SqlRecords
 
 
@@ -51,6 +53,50 @@ def a_kept_job(records: SqlRecords, **changes: Any) -> Job:
     adapter = an_adapter()
     records.add_adapter(adapter)
     return records.add_job(a_job(adapter, **changes), None)
+
+
+def a_dataset(**changes: Any) -> StoredDataset:
+    file = entry_of(uuid.uuid4().bytes)
+    dataset = StoredDataset(
+        id=file.sha256,
+        created_at=datetime.now(UTC),
+        file=file,
+        rows=2,
+        prompt_characters=30,
+        response_characters=50,
+    )
+    return replace(dataset, **changes)
+
+
+def a_part(kind: PartKind = "safety_module", **changes: Any) -> Part:
+    file = entry_of(uuid.uuid4().bytes)
+    part = Part(
+        kind=kind,
+        id=hashlib.sha256(file.sha256.encode()).hexdigest(),
+        created_at=datetime.now(UTC),
+        chat_model="org/chat",
+        chat_digest="0" * 64,
+        file=file,
+        report=entry_of(uuid.uuid4().bytes),
+        modules=(PartModule("model.layers.0.self_attn.q_proj", 64, 32, 8),),
+        made_of={"rank": 8, "dataset": "1" * 64},
+    )
+    return replace(part, **changes)
+
+
+def a_salora_job(kind: SaloraKind, recipe: Recipe, **changes: Any) -> Job:
+    job = Job(
+        id=uuid.uuid4().hex,
+        kind=kind,
+        status="queued",
+        adapter=None,
+        base_model=None,
+        chat_model="org/chat",
+        method=Method(),
+        recipe=recipe,
+        created_at=datetime.now(UTC),
+    )
+    return replace(job, **changes)
 
 
 def entry_of(content: bytes) -> FileEntry:

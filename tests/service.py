@@ -3,12 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
+
+from app.config import Settings
+from app.storage.artifacts import ObjectArtifacts
+from app.storage.records import SqlRecords
 
 READY = "adapter-safety is ready at "
 STOP_WITHIN_S = 60
@@ -19,6 +24,19 @@ class Service:
     process: "subprocess.Popen[str]"
     url: str
     data: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def stores(self) -> Iterator[tuple[SqlRecords, ObjectArtifacts]]:
+        """Its database and its files, for what no request can put there."""
+        given = {**self.settings, "ADAPTER_SAFETY_DATA_DIR": str(self.data)}
+        with patch.dict(os.environ, given):
+            settings = Settings()
+            records = SqlRecords(settings.resolved_database_url)
+            try:
+                yield records, ObjectArtifacts(settings.resolved_storage_url)
+            finally:
+                records.close()
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -50,7 +68,7 @@ def start(data: Path, model_root: Path, **settings: str) -> Service:
     assert process.stdout
     for line in process.stdout:
         if line.startswith(READY):
-            return Service(process, line.removeprefix(READY).split()[0], data)
+            return Service(process, line.removeprefix(READY).split()[0], data, settings)
     raise AssertionError(f"the service did not start; see {data}/logs")
 
 

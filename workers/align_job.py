@@ -34,7 +34,7 @@ class AlignJob:
 
     def run(self, job: Job, lease: Lease) -> JobResult:
         """Raises what choosing and warming raise, and `Stopped` where the lease says so."""
-        base = self._model(job.base_model, "base_model")
+        base = self._model(job.models[0], "base_model")
         chat = self._model(job.chat_model, "chat_model")
         records = self.records.of(job.tenant)
         adapter = records.adapter(job.adapter) if job.adapter else None

@@ -72,10 +72,10 @@ class PatchJobs:
     def _input(self, job: Job) -> PatchInput:
         folder = self.folder_of(job) / "adapter"
         manifest = self._fetch(self.records.of(job.tenant).adapter(job.only_adapter), folder)
-        base = self._model(job.base_model, "base_model")
-        chat = self._model(job.chat_model, "chat_model")
+        names = job.models
+        base = self._model(names[0], "base_model")
+        chat = self._model(names[1], "chat_model")
         # Again, because a model may have changed since the job was submitted.
-        names = (job.base_model, job.chat_model)
         check_fit(stored_modules(manifest), base.checkpoint, chat.checkpoint, *names)
         return PatchInput(folder, manifest, base, chat, job.method)
 

@@ -27,6 +27,38 @@ def alignment(job_id: str) -> str | None:
     return runtime().run(job_id)
 
 
+@app.task(name="adapter_safety.safety_module")  # type: ignore[untyped-decorator] # because celery has no types
+def safety_module(job_id: str) -> str | None:
+    """Run a job that makes a safety module."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
+@app.task(name="adapter_safety.salora_init")  # type: ignore[untyped-decorator] # because celery has no types
+def salora_init(job_id: str) -> str | None:
+    """Run a job that makes a kit."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
+@app.task(name="adapter_safety.salora_train")  # type: ignore[untyped-decorator] # because celery has no types
+def salora_train(job_id: str) -> str | None:
+    """Run a training."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
+@app.task(name="adapter_safety.salora_export")  # type: ignore[untyped-decorator] # because celery has no types
+def salora_export(job_id: str) -> str | None:
+    """Run a job that makes a kit's adapter an ordinary one."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
 def warm_up() -> None:
     """Import what jobs need, in the child, and clear up after the one before."""
     from workers.runtime import runtime

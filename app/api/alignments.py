@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query, Response
 
 from app.api.access import ReadServices, SubmitServices
 from app.api.alignment_schemas import AlignmentIn, PairOut, PairPage
+from app.api.job_schemas import JobOut, job_path
 from app.api.jobs import IdempotencyKeyHeader, settle, submit_job
 from app.api.prefer import WaitDep, applied
-from app.api.schemas import JobOut, job_path
 
 router = APIRouter(prefix="/v1/alignments", tags=["alignments"])
 

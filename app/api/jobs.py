@@ -7,8 +7,9 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 
 from app.api.access import ReadServices, SubmitServices
+from app.api.job_schemas import JobOut, JobPage, job_path
 from app.api.prefer import WaitDep, applied
-from app.api.schemas import JobIn, JobOut, JobPage, job_path
+from app.api.salora_jobs import AnyJobIn
 from app.api.services import Services
 from app.domain.adapter import StoredModule
 from app.domain.errors import InvalidField
@@ -55,7 +56,7 @@ def check_new(
     """
     known = IdempotencyKey(key, request.sha256) if key else None
     if known is None or services.records.job_for_key(known) is None:
-        check_request(request, modules, services.models)
+        check_request(request, modules, models=services.models, records=services.records)
 
 
 async def settle(job: Job, wait_s: float | None, services: Services) -> Job:
@@ -67,7 +68,7 @@ async def settle(job: Job, wait_s: float | None, services: Services) -> Job:
 
 @router.post("", status_code=202, responses={200: {"model": JobOut, "description": "Finished"}})
 async def create_job(
-    body: JobIn,
+    body: AnyJobIn,
     services: SubmitServices,
     response: Response,
     wait_s: WaitDep,

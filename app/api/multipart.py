@@ -95,7 +95,7 @@ class _Receiver:
     def __init__(self, folder: Path, file_limits: Mapping[str, int]) -> None:
         self.form, self.ended = Form(), False
         self._folder, self._limits = folder, file_limits
-        self._sink: _FieldSink | _FileSink | None = None
+        self._sink: _FieldSink | FileSink | None = None
         self._name, self._seen = "", 0
         self._header, self._value = bytearray(), bytearray()
         self._headers: dict[str, bytes] = {}
@@ -112,7 +112,7 @@ class _Receiver:
 
     def close(self) -> None:
         """Close what a broken body left open."""
-        if isinstance(self._sink, _FileSink):
+        if isinstance(self._sink, FileSink):
             self._sink.file.close()
 
     def _begin(self) -> None:
@@ -135,21 +135,21 @@ class _Receiver:
             raise InvalidField(field=self._name, reason="comes twice")
         self._sink = self._sink_for(self._name, options.get(b"filename"))
 
-    def _sink_for(self, name: str, file_name: bytes | None) -> "_FieldSink | _FileSink":
+    def _sink_for(self, name: str, file_name: bytes | None) -> "_FieldSink | FileSink":
         if name not in self._limits:
             if file_name is not None:
                 raise InvalidField(field=name, reason="no file belongs here")
             return _FieldSink(name)
         path = self._folder / f"part-{self._seen}"
         shown = file_name.decode("utf-8", "replace") if file_name is not None else None
-        return _FileSink(name, path, shown, self._limits[name], path.open("wb"))
+        return FileSink(f"part {name}", path, shown, self._limits[name], path.open("wb"))
 
     def _write(self, data: bytes) -> None:
         if self._sink:
             self._sink.write(data)
 
     def _end(self) -> None:
-        if isinstance(self._sink, _FileSink):
+        if isinstance(self._sink, FileSink):
             self.form.files[self._name] = self._sink.finish()
         elif self._sink:
             self.form.fields[self._name] = self._sink.finish()
@@ -173,7 +173,9 @@ class _FieldSink:
 
 
 @dataclass
-class _FileSink:
+class FileSink:
+    """A file that is hashed as it is written, up to a limit."""
+
     name: str
     path: Path
     file_name: str | None
@@ -187,7 +189,7 @@ class _FileSink:
     def write(self, data: bytes) -> None:
         self.size_bytes += len(data)
         if self.size_bytes > self.limit_bytes:
-            raise TooLarge(what=f"part {self.name}", limit_bytes=self.limit_bytes)
+            raise TooLarge(what=self.name, limit_bytes=self.limit_bytes)
         self._sha256.update(data)
         self.file.write(data)
 

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from app.api.access import SubmitServices
 from app.api.adapters import UPLOAD_PROPERTIES
 from app.api.errors import problem_of_fault
+from app.api.job_schemas import JobIn, JobOut, job_path
 from app.api.jobs import IdempotencyKeyHeader, check_new, settle, submit_job
 from app.api.prefer import WaitDep, applied
 from app.api.results import adapter_response
-from app.api.schemas import JobIn, JobOut, job_path
 from app.api.services import Services
 from app.api.uploads import accept, received
 from app.domain.errors import InvalidField, JobCancelled, MalformedRequest

@@ -1,7 +1,7 @@
 """/v1/jobs/{id}/events, /report and /adapter"""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
@@ -12,7 +12,7 @@ from app.api.negotiate import report_format
 from app.api.ranges import file_response
 from app.api.services import Services
 from app.domain.errors import InvalidField
-from app.domain.job import Job
+from app.domain.job import SALORA_KINDS, Job, JobKind, PatchKind
 from app.domain.method import Selection, one_selection
 from app.jobs.decide import what_if
 from app.jobs.render import FORMATS
@@ -21,6 +21,7 @@ from app.jobs.retrieve import follow, is_told, patched_archive, read_report
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
 RETRY_MS = 1000
+DONE: Mapping[JobKind, str] = {"salora_train": "trained", "salora_export": "exported"}
 
 
 async def _resume_from(
@@ -83,11 +84,11 @@ def show_report(
     With `threshold`, `count`, `fraction` or `all` the stored cosines are decided anew, at once and
     without a worker: what another selection would do.
     """
-    chosen = report_format(format, accept)
-    media_type, render = FORMATS[chosen]
     job = services.records.job(job_id)
-    if other is not None and job.kind == "alignment":
-        reason = "the report of an alignment holds no decisions to make anew"
+    names = ("json",) if job.kind in SALORA_KINDS else FORMATS.keys()
+    media_type, render = FORMATS[report_format(format, accept, names)]
+    if other is not None and job.kind not in get_args(PatchKind):
+        reason = "the report of this kind of job holds no decisions to make anew"
         raise InvalidField(field=other.by, reason=reason)
     report = read_report(job, services.artifacts)
     if other is not None:
@@ -123,6 +124,6 @@ def adapter_response(
         services.artifacts,
         request_headers=headers,
         media_type="application/zip",
-        file_name=f"adapter-{(job.adapter or job.id)[:12]}-patched.zip",
+        file_name=f"adapter-{(job.adapter or job.id)[:12]}-{DONE.get(job.kind, 'patched')}.zip",
         head=head,
     )

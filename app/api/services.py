@@ -28,6 +28,7 @@ class Services:
     models: Models
     staging_dir: Path  # uploads lie here until they are accepted
     max_upload_bytes: int
+    max_dataset_bytes: int
     max_wait_s: float
     keys: Keys
     limiter: Limiter

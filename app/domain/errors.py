@@ -11,7 +11,7 @@ AdapterSafetyError
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
 |   |-- DatasetRefused, EmptyDataset, TokenizerRefused, TargetsRefused, KitOfAnotherModel,
-|   |   AdapterDoesNotFitKit    with the next ones of SaLoRA in `salora_errors`
+|   |   AdapterDoesNotFitKit, AdapterOutsideSafetyModule    in `salora_errors`, as the next ones
 |   `-- IdempotencyKeyReused
 |-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
 |-- TooMany                 RateLimited, QuotaExceeded

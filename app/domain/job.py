@@ -9,17 +9,18 @@ from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
-from app.domain.salora import Recipe
+from app.domain.salora import PartKind, Recipe
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 SaloraKind = Literal["safety_module", "salora_init", "salora_train", "salora_export"]
-JobKind = Literal["patch", "score", "alignment"] | SaloraKind
+JobKind = Literal["patch", "score", "alignment", SaloraKind]
 PatchKind = Literal["patch", "score"]  # of one adapter
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 SALORA_KINDS: tuple[SaloraKind, ...] = get_args(SaloraKind)
 KINDS: tuple[JobKind, ...] = ("patch", "score", "alignment", *SALORA_KINDS)
 FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+MADE_BY: Mapping[JobKind, PartKind] = {"safety_module": "safety_module", "salora_init": "kit"}
 COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
 """Kinds of which a worker takes several at once, where they are of the same two models."""
 
@@ -89,6 +90,18 @@ class Job:
         if self.adapter is None:
             raise ValueError(f"job {self.id} ({self.kind}) is of no adapter")
         return self.adapter
+
+    @property
+    def models(self) -> tuple[str, str]:
+        """Base and chat model. Raises ValueError for a job that has no base model."""
+        if self.base_model is None:
+            raise ValueError(f"job {self.id} ({self.kind}) has no base model")
+        return self.base_model, self.chat_model
+
+    @property
+    def is_coalesced(self) -> bool:
+        """Whether a worker may take it together with others of its pair of models."""
+        return self.kind in COALESCED and self.base_model is not None and self.method.needs_base
 
     @property
     def is_first_claim(self) -> bool:

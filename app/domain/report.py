@@ -93,13 +93,14 @@ class MethodReference:
     """The method as resolved: null where a field plays no part."""
 
     name: str
-    projector: str
+    projector: str | None
     energy: float | None
     rank: int | None
     select: Mapping[str, Any]  # {"by": ..., "value": ...}
     factor: float | None
     rescale: str
     full_weights: str
+    safety_module: str | None = None  # Part.id
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Summary:
 @dataclass(frozen=True)
 class Report:
     adapter: AdapterReference
-    base_model: ModelReference
+    base_model: ModelReference | None  # null where nothing is compared with it
     chat_model: ModelReference
     method: MethodReference
     summary: Summary

@@ -24,6 +24,9 @@ task data is given. `zero`: `B` is zero and `A` random, as PEFT starts a LoRA.""
 PartKind = Literal["safety_module", "kit"]
 
 ALGORITHM = "1"  # of the sweep and the start: another number, and everything is made anew
+PART_NAMES: Mapping[PartKind, str] = {"safety_module": "safety module", "kit": "kit"}
+"""As people read them."""
+
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 INITIALISATIONS: tuple[Initialisation, ...] = get_args(Initialisation)
 DEFAULT_TARGETS = ("q_proj", "v_proj")  # the paper's code
@@ -156,6 +159,19 @@ class PartModule:
     d_out: int
     d_in: int
     rank: int
+
+
+@dataclass(frozen=True)
+class ListedPart:
+    """A part in a listing: without its modules."""
+
+    kind: PartKind
+    id: str
+    created_at: datetime
+    chat_model: str
+    chat_digest: str
+    size_bytes: int
+    modules: int
 
 
 @dataclass(frozen=True)

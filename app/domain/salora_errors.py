@@ -43,6 +43,12 @@ class AdapterDoesNotFitKit(Refused):
     message = "the adapter does not fit the kit at {modules}: {reason}"
 
 
+class AdapterOutsideSafetyModule(Refused):
+    code = "adapter-outside-safety-module"
+    title = "The safety module has none of the adapter's modules"
+    message = "safety module {safety_module} has none of the adapter's modules: {modules}"
+
+
 class DatasetNotFound(NotFound):
     code = "dataset-not-found"
     title = "No such data set"

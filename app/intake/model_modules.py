@@ -7,6 +7,7 @@ from app.domain.alignment import AlignedModule
 from app.domain.architecture import is_embedding, is_output_head, is_stored_transposed
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField, ModulesNotInModel
+from app.domain.salora_errors import TargetsRefused
 from app.intake.preflight import CHAT, check_fit
 
 WEIGHT = ".weight"
@@ -29,6 +30,28 @@ def named_modules(
             raise ModulesNotInModel(field=CHAT, model=chat_id, modules=[name])
         found |= {module.name: module for module in meant}
     return _checked(list(found.values()), base, chat, base_id, chat_id)
+
+
+def targeted_modules(names: Sequence[str], chat: Checkpoint) -> list[AlignedModule]:
+    """The linear modules that `target_modules` mean, as PEFT reads it: each name is a full name or
+    what follows a dot in one; in module order.
+
+    Raises TargetsRefused naming those that mean no weight of two axes, or an embedding.
+    """
+    ending = _by_end(names, chat)
+    meant = {name: ending[name] or _whole(chat, name) for name in names}
+    if lost := [name for name in names if not meant[name]]:
+        raise TargetsRefused(modules=lost, reason="the chat model has no such linear module")
+    found = {module.name: module for modules in meant.values() for module in modules}
+    if embeddings := [name for name, m in found.items() if m.layer_type == "embedding"]:
+        raise TargetsRefused(modules=embeddings, reason="an embedding is no linear module")
+    return sorted(found.values(), key=lambda module: module_order(module.name))
+
+
+def _whole(checkpoint: Checkpoint, name: str) -> list[AlignedModule]:
+    """The module of this very name, where the checkpoint has its weight under another."""
+    module = module_of(checkpoint, name)
+    return [module] if module else []
 
 
 def shared_modules(

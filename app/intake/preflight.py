@@ -55,6 +55,15 @@ def check_fit(
         raise AdapterShapesDiffer(field=CHAT, model=chat_id, modules=differing)
 
 
+def check_fit_chat(modules: Sequence[Fitted], chat: Checkpoint, chat_id: str) -> None:
+    """As `check_fit`, where no base model plays a part. Raises CheckpointRefused,
+    ModulesNotInModel, AdapterShapesDiffer."""
+    _check_weights(modules, chat, CHAT, chat_id)
+    differing = _differing(modules, chat, lambda module: _expected(chat, module), whole=True)
+    if differing := [*differing, *_more_experts(modules, chat)]:
+        raise AdapterShapesDiffer(field=CHAT, model=chat_id, modules=differing)
+
+
 def _check_weights(
     modules: Sequence[Fitted], checkpoint: Checkpoint, field: str, model_id: str
 ) -> None:

@@ -14,9 +14,7 @@ class AlignmentAsked(Protocol):
     """A job or a request for one."""
 
     @property
-    def base_model(self) -> str: ...
-    @property
-    def chat_model(self) -> str: ...
+    def models(self) -> tuple[str, str]: ...
     @property
     def modules(self) -> tuple[str, ...] | None: ...
 
@@ -28,7 +26,7 @@ def modules_to_align(
     chat: Checkpoint,
 ) -> Sequence[Shaped]:
     """In module order. Raises what `check_fit` raises, and InvalidField where there is none."""
-    names = (asked.base_model, asked.chat_model)
+    names = asked.models
     if of_adapter is not None:
         check_fit(of_adapter, base, chat, *names)
         return of_adapter

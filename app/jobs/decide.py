@@ -97,19 +97,22 @@ def _why(layer: LayerReport, chosen: bool, selection: Selection) -> str:
 def method_reference(method: Method) -> MethodReference:
     return MethodReference(
         name=method.name,
-        projector=method.projector,
+        projector=method.projector if method.needs_base else None,
         energy=method.resolved_energy,
         rank=method.rank,
         select={"by": method.select.by, "value": method.select.value},
         factor=method.factor,
         rescale=method.rescale,
         full_weights=method.full_weights,
+        safety_module=method.safety_module,
     )
 
 
 def method_of(reference: MethodReference) -> Method:
     """The method that a report was made with; the inverse of `method_reference`."""
     fields = {**vars(reference), "select": Selection(**reference.select)}
+    if reference.projector is None:
+        del fields["projector"]
     return Method(**fields)
 
 
@@ -124,7 +127,7 @@ def from_json(value: Mapping[str, Any]) -> Report:
                     "dropped_config_keys": tuple(value["adapter"]["dropped_config_keys"]),
                 }
             ),
-            "base_model": ModelReference(**value["base_model"]),
+            "base_model": value["base_model"] and ModelReference(**value["base_model"]),
             "chat_model": ModelReference(**value["chat_model"]),
             "method": MethodReference(**value["method"]),
             "summary": Summary(**value["summary"]),

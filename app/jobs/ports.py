@@ -11,7 +11,9 @@ from app.domain.access import ApiKey
 from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter
 from app.domain.alignment import ListedPair, PairUsage
 from app.domain.checkpoint import Checkpoint
-from app.domain.job import Fault, Job, JobEvent, JobKind, JobResult, JobStatus
+from app.domain.dataset import StoredDataset
+from app.domain.job import Checkpointed, Fault, Job, JobEvent, JobKind, JobResult, JobStatus
+from app.domain.salora import ListedPart, Part, PartKind
 
 T = TypeVar("T")
 
@@ -54,6 +56,32 @@ class Records(Protocol):
     def adapters(self, *, limit: int, cursor: str | None) -> Page[ListedAdapter]:
         """Raises InvalidField(field="cursor") for a cursor we did not make."""
 
+    def add_dataset(self, dataset: StoredDataset, *, most_bytes: int | None = None) -> bool:
+        """Keep a data set; False when its id was there already: that it came again is noted, and
+        its token counts beside those that are there.
+
+        Raises QuotaExceeded where all of the tenant's uploads would be more than `most_bytes`.
+        """
+
+    def dataset(self, dataset_id: str) -> StoredDataset:
+        """Raises DatasetNotFound."""
+
+    def datasets(self, *, limit: int, cursor: str | None) -> Page[StoredDataset]:
+        """Raises InvalidField(field="cursor")."""
+
+    def add_part(self, part: Part) -> Part:
+        """Keep a safety module or kit and return it; where its id is there already, what is kept
+        under it, noted as used."""
+
+    def find_part(self, kind: PartKind, part_id: str) -> Part | None:
+        """The part, noted as used, so that it is young; None where there is none."""
+
+    def part(self, kind: PartKind, part_id: str) -> Part:
+        """Raises PartNotFound."""
+
+    def parts(self, kind: PartKind, *, limit: int, cursor: str | None) -> Page[ListedPart]:
+        """Raises InvalidField(field="cursor")."""
+
     def add_job(
         self, job: Job, idempotency: IdempotencyKey | None, *, most_queued: int | None = None
     ) -> Job:
@@ -61,7 +89,8 @@ class Records(Protocol):
         request's job.
 
         Raises IdempotencyKeyReused when the key came with another content, QuotaExceeded where the
-        tenant has `most_queued` jobs that have not ended.
+        tenant has `most_queued` jobs that have not ended, AdapterNotFound, DatasetNotFound and
+        PartNotFound where what it names is not there.
         """
 
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
@@ -90,7 +119,7 @@ class Records(Protocol):
     ) -> list[Job]:
         """Take up to `most` jobs that can go with a patch or score job in one pass, oldest first:
         of the same two models, queued, never claimed before, and with adapters that are, with this
-        job's own, at most `most_bytes`.
+        job's own, at most `most_bytes`. None for a job that is not coalesced.
         """
 
     def heartbeat(
@@ -107,6 +136,13 @@ class Records(Protocol):
         It is found again by `take_orphans`, each time in a row after a longer pause.
         """
 
+    def note_checkpoint(self, job_id: str, *, fence: int, checkpoint: Checkpointed) -> None:
+        """Keep how far a running training has come, in the place of its checkpoint before; its
+        attempts are one again, because a job that gets further is not what kills its workers.
+
+        Raises LeaseLost when the fence is old or the job is no longer running.
+        """
+
     def finish(
         self,
         job_id: str,
@@ -116,7 +152,10 @@ class Records(Protocol):
         result: JobResult | None = None,
         fault: Fault | None = None,
     ) -> Job:
-        """Move a running job to a final status. Raises LeaseLost when the fence is old."""
+        """Move a running job to a final status; its checkpoint is kept where it failed.
+
+        Raises LeaseLost when the fence is old.
+        """
 
     def request_cancel(self, job_id: str) -> Job:
         """A queued job is cancelled at once, a running one is asked to stop.
@@ -143,8 +182,15 @@ class Records(Protocol):
         """Forget the adapters of all tenants that came the last time longer ago than `kept`, where
         no job names them; how many."""
 
+    def expire_datasets(self, kept: timedelta, *, dry_run: bool) -> int:
+        """As `expire_adapters`, for data sets."""
+
+    def expire_parts(self, kept: timedelta, *, dry_run: bool) -> int:
+        """As `expire_adapters`, for safety modules and kits, by when they were used the last
+        time."""
+
     def named_files(self) -> set[str]:
-        """The SHA-256 of every file that an adapter or a result of any tenant names."""
+        """The SHA-256 of every file that a record of any tenant names."""
 
     def note_alignments(self, usages: Sequence[PairUsage]) -> None:
         """Keep what a cache holds of each pair now, and add up hits and misses."""

@@ -1,6 +1,7 @@
 """What is kept for how long, and taking away what is over its time.
 
-Nothing that is referred to is taken: a job keeps its adapter, and a record its files. Files are
+Nothing that is referred to is taken: a job keeps its adapter, data set and parts, and a record its
+files. Files are
 looked at last, when the records that named them are gone.
 """
 
@@ -21,7 +22,8 @@ class Retention:
     """For how long what has ended is kept; None is for ever."""
 
     results: timedelta | None = None  # jobs that have ended, with their reports and archives
-    adapters: timedelta | None = None  # since the last upload, where no job is left that names them
+    # since the last upload or use, where no job is left that names them; also data sets and parts
+    adapters: timedelta | None = None
     folders: timedelta = timedelta(days=2)  # of killed processes; longer than any upload or job
 
 
@@ -34,6 +36,8 @@ class Collected:
     files: int
     bytes: int
     folders: int
+    datasets: int = 0
+    parts: int = 0  # safety modules and kits
 
 
 def collect(
@@ -51,9 +55,7 @@ def collect(
     Raises Unavailable; what was taken away until then is.
     """
     jobs = _jobs(retention, records, events, dry_run=dry_run)
-    adapters = 0
-    if retention.adapters is not None:
-        adapters = records.expire_adapters(retention.adapters, dry_run=dry_run)
+    adapters, datasets, parts = _uploads(retention, records, dry_run=dry_run)
     files = list(_unnamed(records, artifacts))
     taken = [file for file in files if dry_run or artifacts.remove(file)]
     folders = list(_left(staging_dir, retention.folders))
@@ -61,7 +63,7 @@ def collect(
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
     size = sum(file.size_bytes for file in taken)
-    return Collected(jobs, adapters, len(taken), size, len(folders))
+    return Collected(jobs, adapters, len(taken), size, len(folders), datasets, parts)
 
 
 def _jobs(retention: Retention, records: Records, events: Events, *, dry_run: bool) -> int:
@@ -72,6 +74,18 @@ def _jobs(retention: Retention, records: Records, events: Events, *, dry_run: bo
         for job_id in ended:
             events.forget(job_id)
     return len(ended)
+
+
+def _uploads(retention: Retention, records: Records, *, dry_run: bool) -> tuple[int, int, int]:
+    """Adapters, data sets and parts that went."""
+    kept = retention.adapters
+    if kept is None:
+        return 0, 0, 0
+    return (
+        records.expire_adapters(kept, dry_run=dry_run),
+        records.expire_datasets(kept, dry_run=dry_run),
+        records.expire_parts(kept, dry_run=dry_run),
+    )
 
 
 def _unnamed(records: Records, artifacts: Artifacts) -> Iterator[StoredFile]:

@@ -19,6 +19,10 @@ _KINDS: Mapping[JobKind, str] = {
     "patch": "a patch",
     "score": "a score",
     "alignment": "an alignment",
+    "safety_module": "a safety module",
+    "salora_init": "a SaLoRA initialisation",
+    "salora_train": "a SaLoRA training",
+    "salora_export": "an export",
 }
 
 
@@ -32,7 +36,7 @@ def finished_result(job: Job, what: str) -> JobResult:
 
 
 def patched_archive(job: Job) -> FileEntry:
-    """Raises JobNotFinished, ResultNotFound (only a patch has an archive)."""
+    """Raises JobNotFinished, ResultNotFound (not every kind leaves one)."""
     archive = finished_result(job, "adapter").archive
     if archive is None:
         raise ResultNotFound(job=job.id, status=_KINDS[job.kind], what="adapter")

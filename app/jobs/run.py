@@ -21,7 +21,7 @@ from app.domain.errors import (
     Unavailable,
     WorkerFault,
 )
-from app.domain.job import COALESCED, Job, JobResult, JobStatus
+from app.domain.job import Job, JobResult, JobStatus
 from app.jobs.held import Held
 from app.jobs.lease import Lease, never
 from app.jobs.ports import Events, Queue, Records
@@ -95,7 +95,7 @@ def end_overdue(job_id: str, limit_s: float, desk: Desk) -> None:
     """
     job = desk.records.any_job(job_id)
     if job.status == "running":
-        had_none = not job.is_first_claim or desk.coalesce < 2 or job.kind not in COALESCED
+        had_none = not job.is_first_claim or desk.coalesce < 2 or not job.is_coalesced
         held = desk.hold(job)
         _broken([held], TimeLimitReached(limit_s=limit_s), desk.queue, were_alone=had_none)
 
@@ -111,7 +111,7 @@ def _claimed(job_id: str, desk: Desk) -> Job | None:
 
 
 def _companions(first: Job, desk: Desk) -> list[Job]:
-    if first.kind not in COALESCED or not first.is_first_claim or desk.coalesce < 2:
+    if not first.is_coalesced or not first.is_first_claim or desk.coalesce < 2:
         return []
     try:
         return desk.records.claim_companions(

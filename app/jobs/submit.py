@@ -14,8 +14,10 @@ from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField, Unavailable
 from app.domain.job import Job, JobKind
 from app.domain.method import Method
+from app.domain.salora import Recipe
 from app.intake.preflight import check_fit
 from app.jobs.align import modules_to_align
+from app.jobs.check_salora import check_count, check_recipe, check_salora, given
 from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
 
 logger = logging.getLogger(__name__)
@@ -27,10 +29,18 @@ class JobRequest:
 
     kind: JobKind
     adapter: str | None
-    base_model: str
+    base_model: str | None  # None where nothing is compared with it
     chat_model: str
-    method: Method
+    method: Method  # of a patch, score or alignment
     modules: tuple[str, ...] | None = None  # of an alignment without an adapter; all, if None
+    recipe: Recipe | None = None  # of SaLoRA's kinds
+
+    @property
+    def models(self) -> tuple[str, str]:
+        """Base and chat model. Raises InvalidField where no base model was named."""
+        if self.base_model is None:
+            raise InvalidField(field="base_model", reason="is missing")
+        return self.base_model, self.chat_model
 
     @property
     def sha256(self) -> str:
@@ -50,8 +60,8 @@ def submit(
 ) -> Job:
     """Keep a job and hand it to the workers; under a key used before, return that request's job.
 
-    Raises AdapterNotFound, UnknownModel, CheckpointRefused, ModulesNotInModel, ModelShapesDiffer,
-    AdapterShapesDiffer, InvalidField, IdempotencyKeyReused and QuotaExceeded; nothing is kept then.
+    Raises AdapterNotFound, DatasetNotFound, PartNotFound, what `check_request` raises,
+    IdempotencyKeyReused and QuotaExceeded; nothing is kept then.
     A broker that is away is no error: the job is kept, and the reconciler enqueues it.
     """
     idempotency = IdempotencyKey(key, request.sha256) if key is not None else None
@@ -59,7 +69,8 @@ def submit(
     if earlier:
         return earlier
     adapter = None if request.adapter is None else records.adapter(request.adapter)
-    check_request(request, adapter.modules if adapter else None, models)
+    modules = adapter.modules if adapter else None
+    check_request(request, modules, models=models, records=records)
     wanted = _new_job(request)
     job = records.add_job(wanted, idempotency, most_queued=quotas.queued_jobs)
     if job.id == wanted.id:
@@ -69,18 +80,39 @@ def submit(
 
 
 def check_request(
-    request: JobRequest, modules: Sequence[StoredModule] | None, models: Models
+    request: JobRequest,
+    modules: Sequence[StoredModule] | None,
+    *,
+    models: Models,
+    records: Records,
 ) -> None:
-    """All about a request that needs no tensor's bytes; `modules` are the adapter's, if any."""
-    base = models.checkpoint(request.base_model, field="base_model")
+    """All about a request that needs no tensor's bytes; `modules` are the adapter's, if any.
+
+    Raises UnknownModel, CheckpointRefused, ModulesNotInModel, ModelShapesDiffer,
+    AdapterShapesDiffer, InvalidField, and what `check_recipe` and `check_salora` raise.
+    """
     chat = models.checkpoint(request.chat_model, field="chat_model")
+    if request.recipe is not None:
+        check_recipe(request.recipe, request.chat_model, chat, modules, records)
+        return
+    if request.method.safety_module is not None:
+        check_salora(request.method, request.chat_model, chat, modules, records)
+    if request.method.needs_base or request.base_model is not None:
+        _check_pair(request, modules, chat, models)
+
+
+def _check_pair(
+    request: JobRequest,
+    modules: Sequence[StoredModule] | None,
+    chat: Checkpoint,
+    models: Models,
+) -> None:
+    base = models.checkpoint(request.models[0], field="base_model")
     if request.kind == "alignment":
         check_differ(base, chat)
         modules_to_align(request, modules, base, chat)
-    elif modules is not None:
-        check_patch(modules, base, chat, request)
     else:
-        raise InvalidField(field="adapter", reason="is missing")
+        check_patch(given(modules), base, chat, request)
 
 
 def check_differ(base: Checkpoint, chat: Checkpoint) -> None:
@@ -95,11 +127,8 @@ def check_patch(
 ) -> None:
     """The adapter fits both models, and the selection fits the adapter."""
     check_differ(base, chat)
-    check_fit(modules, base, chat, request.base_model, request.chat_model)
-    select = request.method.select
-    if select.by == "count" and select.value is not None and select.value > len(modules):
-        reason = f"the adapter has {len(modules)} modules, {select.value:g} cannot be projected"
-        raise InvalidField(field="method.select.value", reason=reason)
+    check_fit(modules, base, chat, *request.models)
+    check_count(request.method, modules)
 
 
 def enqueue(job_id: str, kind: JobKind, queue: Queue) -> None:
@@ -133,5 +162,6 @@ def _new_job(request: JobRequest) -> Job:
         chat_model=request.chat_model,
         method=request.method,
         modules=request.modules,
+        recipe=request.recipe,
         created_at=datetime.now(UTC),
     )

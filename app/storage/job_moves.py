@@ -11,6 +11,7 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    null,
     or_,
     select,
     true,
@@ -18,9 +19,11 @@ from sqlalchemy import (
 )
 
 from app.domain.errors import JobAlreadyFinished, JobNotFound, LeaseLost
-from app.domain.job import COALESCED, FINAL, Fault, Job, JobKind, JobResult, JobStatus
+from app.domain.job import COALESCED, FINAL, Checkpointed, Fault, Job, JobKind, JobResult, JobStatus
 from app.storage.database import utc_now
+from app.storage.job_uses import note_made
 from app.storage.rows import fault_json, result_json, to_job
+from app.storage.salora_rows import checkpoint_json
 from app.storage.tables import UtcDateTime, adapters, jobs
 
 FIRST_PAUSE_S = 5.0
@@ -59,6 +62,8 @@ def claim_companions(
 ) -> list[Job]:
     """See `Records.claim_companions`. Rows that another transaction is about to take are passed
     over; SQLite has one writer at a time."""
+    if not job.is_coalesced:
+        return []
     chosen = _companions(connection, job, most=most, most_bytes=most_bytes)
     if not chosen:
         return []
@@ -84,6 +89,7 @@ def _companions(connection: Connection, job: Job, *, most: int, most_bytes: int)
             jobs.c.kind.in_(COALESCED),
             jobs.c.base_model == job.base_model,
             jobs.c.chat_model == job.chat_model,
+            jobs.c.method["name"].as_string() != "salora",
         )
         .order_by(jobs.c.seq)
         .limit(most)
@@ -156,6 +162,19 @@ def release(connection: Connection, job_id: str, *, fence: int) -> None:
         raise LeaseLost(job=job_id)
 
 
+def note_checkpoint(
+    connection: Connection, job_id: str, *, fence: int, checkpoint: Checkpointed
+) -> None:
+    """See `Records.note_checkpoint`."""
+    note = (
+        update(jobs)
+        .where(_held(job_id, fence))
+        .values(checkpoint=checkpoint_json(checkpoint), attempts=1)
+    )
+    if connection.execute(note).rowcount == 0:
+        raise LeaseLost(job=job_id)
+
+
 def finish(
     connection: Connection,
     job_id: str,
@@ -177,12 +196,15 @@ def finish(
             lease_until=None,
             result=result_json(result),
             fault=fault_json(fault),
+            checkpoint=jobs.c.checkpoint if status == "failed" else None,
         )
     )
     row = connection.execute(move.returning(*jobs.c)).one_or_none()
     if row is None:
         raise LeaseLost(job=job_id)
-    return to_job(row)
+    job = to_job(row)
+    note_made(connection, job)
+    return job
 
 
 def request_cancel(connection: Connection, job_id: str, tenant: str) -> Job:
@@ -196,6 +218,7 @@ def request_cancel(connection: Connection, job_id: str, tenant: str) -> Job:
             cancel_requested=true(),
             status=case((queued, "cancelled"), else_=jobs.c.status),
             finished_at=case((queued, now), else_=jobs.c.finished_at),
+            checkpoint=case((queued, null()), else_=jobs.c.checkpoint),
         )
     )
     row = connection.execute(move.returning(*jobs.c)).one_or_none()

@@ -17,6 +17,10 @@ TASK_NAMES: Mapping[JobKind, str] = {
     "patch": "adapter_safety.patch",
     "score": "adapter_safety.score",
     "alignment": "adapter_safety.alignment",
+    "safety_module": "adapter_safety.safety_module",
+    "salora_init": "adapter_safety.salora_init",
+    "salora_train": "adapter_safety.salora_train",
+    "salora_export": "adapter_safety.salora_export",
 }
 QUEUE_NAME = "adapter-safety"
 

@@ -2,26 +2,29 @@
 
 import hashlib
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Table, func, select
 
 from app.domain.access_errors import QuotaExceeded
 from app.domain.job import FINAL
-from app.storage.tables import adapters, jobs
+from app.storage.tables import adapters, datasets, jobs
 
 RETRY_AFTER_S = 60
 
 
 def check_bytes(connection: Connection, tenant: str, added: int, most: int | None) -> None:
-    """Raises QuotaExceeded where the tenant's adapters would be over `most` bytes."""
+    """Raises QuotaExceeded where what the tenant has uploaded would be over `most` bytes."""
     if most is None:
         return
     _one_at_a_time(connection, tenant)
-    query = select(func.coalesce(func.sum(adapters.c.size_bytes), 0))
-    if (
-        int(connection.execute(query.where(adapters.c.tenant == tenant)).scalar_one()) + added
-        > most
-    ):
-        raise QuotaExceeded(what="bytes of adapters", limit=most, retry_after_s=RETRY_AFTER_S)
+    stored = sum(_bytes_of(connection, tenant, table) for table in (adapters, datasets))
+    if stored + added > most:
+        what = "bytes of adapters and data sets"
+        raise QuotaExceeded(what=what, limit=most, retry_after_s=RETRY_AFTER_S)
+
+
+def _bytes_of(connection: Connection, tenant: str, table: Table) -> int:
+    query = select(func.coalesce(func.sum(table.c.size_bytes), 0)).where(table.c.tenant == tenant)
+    return int(connection.execute(query).scalar_one())
 
 
 def check_queued(connection: Connection, tenant: str, most: int | None) -> None:

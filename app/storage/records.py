@@ -4,21 +4,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import select
-
 from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import ListedAdapter, StoredAdapter
 from app.domain.alignment import ListedPair, PairUsage
+from app.domain.dataset import StoredDataset
 from app.domain.errors import AdapterNotFound, JobNotFound, Unavailable
-from app.domain.job import Fault, Job, JobKind, JobResult, JobStatus
+from app.domain.job import Checkpointed, Fault, Job, JobKind, JobResult, JobStatus
+from app.domain.salora import PART_NAMES, ListedPart, Part, PartKind
+from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.jobs.ports import IdempotencyKey, Page
-from app.storage import expiry, job_moves, migrate, submissions
+from app.storage import adapters, datasets, expiry, job_moves, migrate, parts, submissions
 from app.storage.alignment_rows import note_usages, to_listed_pair
-from app.storage.database import Database, utc_now
+from app.storage.database import Database
 from app.storage.pages import read_page
-from app.storage.quotas import check_bytes, check_queued
-from app.storage.rows import adapter_values, job_values, to_adapter, to_job, to_listed_adapter
-from app.storage.tables import adapters, alignments, jobs
+from app.storage.quotas import check_queued
+from app.storage.rows import to_job
+from app.storage.tables import alignments, jobs
 
 
 class SqlRecords:
@@ -47,39 +48,65 @@ class SqlRecords:
 
         Raises QuotaExceeded where all of the tenant's would be more than `most_bytes`.
         """
-        values = adapter_values(adapter, self._tenant)
         with self._database.write() as connection:
-            if submissions.touch(connection, self._tenant, adapter):
-                return False
-            check_bytes(connection, self._tenant, adapter.size_bytes, most_bytes)
-            return submissions.insert_if_absent(connection, adapters, values)
+            return adapters.add_adapter(connection, self._tenant, adapter, most_bytes)
 
     def adapter(self, adapter_id: str) -> StoredAdapter:
         """Raises AdapterNotFound."""
         if not _may_be_id(adapter_id):
             raise AdapterNotFound(adapter=adapter_id)
         with self._database.read() as connection:
-            row = connection.execute(
-                select(adapters).where(
-                    adapters.c.tenant == self._tenant, adapters.c.id == adapter_id
-                )
-            ).one_or_none()
-        if row is None:
-            raise AdapterNotFound(adapter=adapter_id)
-        return to_adapter(row)
+            return adapters.find_adapter(connection, self._tenant, adapter_id)
 
     def adapters(self, *, limit: int, cursor: str | None) -> Page[ListedAdapter]:
         """Newest first. Raises InvalidField(field="cursor") for a cursor we did not make."""
         with self._database.read() as connection:
-            return read_page(
-                connection,
-                adapters,
-                to_listed_adapter,
-                columns=[adapters.c[name] for name in ("seq", "id", "created_at", "summary")],
-                where=[adapters.c.tenant == self._tenant],
-                limit=limit,
-                cursor=cursor,
-            )
+            return adapters.list_adapters(connection, self._tenant, limit=limit, cursor=cursor)
+
+    # ------------------------------------------------------------- data sets, modules and kits
+    def add_dataset(self, dataset: StoredDataset, *, most_bytes: int | None = None) -> bool:
+        """Keep a data set; False when its id was there already, whose counts grow then.
+
+        Raises QuotaExceeded where all of the tenant's would be more than `most_bytes`.
+        """
+        with self._database.write() as connection:
+            return datasets.add_dataset(connection, self._tenant, dataset, most_bytes)
+
+    def dataset(self, dataset_id: str) -> StoredDataset:
+        """Raises DatasetNotFound."""
+        if not _may_be_id(dataset_id):
+            raise DatasetNotFound(dataset=dataset_id)
+        with self._database.read() as connection:
+            return datasets.find_dataset(connection, self._tenant, dataset_id)
+
+    def datasets(self, *, limit: int, cursor: str | None) -> Page[StoredDataset]:
+        """Newest first. Raises InvalidField(field="cursor")."""
+        with self._database.read() as connection:
+            return datasets.list_datasets(connection, self._tenant, limit=limit, cursor=cursor)
+
+    def add_part(self, part: Part) -> Part:
+        """Keep a safety module or kit; what is kept under its id, were it there already."""
+        with self._database.write() as connection:
+            return parts.add_part(connection, self._tenant, part)
+
+    def find_part(self, kind: PartKind, part_id: str) -> Part | None:
+        """The part, noted as used; None where there is none."""
+        if not _may_be_id(part_id):
+            return None
+        with self._database.write() as connection:
+            return parts.use_part(connection, self._tenant, kind, part_id)
+
+    def part(self, kind: PartKind, part_id: str) -> Part:
+        """Raises PartNotFound."""
+        if not _may_be_id(part_id):
+            raise PartNotFound(what=PART_NAMES[kind], id=part_id)
+        with self._database.read() as connection:
+            return parts.find_part(connection, self._tenant, kind, part_id)
+
+    def parts(self, kind: PartKind, *, limit: int, cursor: str | None) -> Page[ListedPart]:
+        """Newest first. Raises InvalidField(field="cursor")."""
+        with self._database.read() as connection:
+            return parts.list_parts(connection, self._tenant, kind, limit=limit, cursor=cursor)
 
     # ----------------------------------------------------------------------------------- jobs
     def add_job(
@@ -98,8 +125,7 @@ class SqlRecords:
             )
             if earlier is None:
                 check_queued(connection, self._tenant, most_queued)
-                values = job_values(job, queued_at=utc_now(connection))
-                submissions.insert_job(connection, values)
+                submissions.insert_job(connection, job)
         return earlier or job
 
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
@@ -167,6 +193,11 @@ class SqlRecords:
         with self._database.write() as connection:
             job_moves.release(connection, job_id, fence=fence)
 
+    def note_checkpoint(self, job_id: str, *, fence: int, checkpoint: Checkpointed) -> None:
+        """Keep how far a running training has come. Raises LeaseLost."""
+        with self._database.write() as connection:
+            job_moves.note_checkpoint(connection, job_id, fence=fence, checkpoint=checkpoint)
+
     def finish(
         self,
         job_id: str,
@@ -218,16 +249,18 @@ class SqlRecords:
 
     def expire_adapters(self, kept: timedelta, *, dry_run: bool) -> int:
         """Forget adapters of all tenants that no job names; how many."""
-        gone = 0
-        while True:
-            with self._database.write() as connection:
-                found = expiry.expire_adapters(connection, kept, dry_run=dry_run)
-            gone += found
-            if dry_run or found < expiry.AT_ONCE:
-                return gone
+        return expiry.in_rounds(self._database, expiry.expire_adapters, kept, dry_run=dry_run)
+
+    def expire_datasets(self, kept: timedelta, *, dry_run: bool) -> int:
+        """Forget data sets of all tenants that no job names; how many."""
+        return expiry.in_rounds(self._database, expiry.expire_datasets, kept, dry_run=dry_run)
+
+    def expire_parts(self, kept: timedelta, *, dry_run: bool) -> int:
+        """Forget safety modules and kits of all tenants that no job names; how many."""
+        return expiry.in_rounds(self._database, expiry.expire_parts, kept, dry_run=dry_run)
 
     def named_files(self) -> set[str]:
-        """The SHA-256 of every file that an adapter or a result of any tenant names."""
+        """The SHA-256 of every file that a record of any tenant names."""
         with self._database.read() as connection:
             return expiry.named_files(connection)
 

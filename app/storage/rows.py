@@ -7,9 +7,17 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter, StoredModule
+from app.domain.adapter import ListedAdapter, StoredAdapter, StoredModule
 from app.domain.job import Fault, Job, JobResult
 from app.domain.method import Method, Selection
+from app.storage.salora_rows import (
+    checkpoint_json,
+    file_json,
+    recipe_json,
+    to_checkpoint,
+    to_file,
+    to_recipe,
+)
 
 Json = dict[str, Any]
 
@@ -22,7 +30,7 @@ def adapter_values(adapter: StoredAdapter, tenant: str) -> Json:
         "created_at": adapter.created_at,
         "uploaded_at": adapter.created_at,
         "size_bytes": adapter.size_bytes,
-        "files": {name: _file_json(file) for name, file in adapter.files.items()},
+        "files": {name: file_json(file) for name, file in adapter.files.items()},
         "summary": {
             "size_bytes": adapter.size_bytes,
             "modules": len(adapter.modules),
@@ -43,7 +51,7 @@ def to_adapter(row: Row[Any]) -> StoredAdapter:
     return StoredAdapter(
         id=row.id,
         created_at=row.created_at,
-        files={name: _to_file(file) for name, file in row.files.items()},
+        files={name: to_file(file) for name, file in row.files.items()},
         modules=tuple(StoredModule(**module) for module in manifest["modules"]),
         dropped_keys=tuple(manifest["dropped_keys"]),
         base_model_name=manifest["base_model_name"],
@@ -64,6 +72,7 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "status": job.status,
         "tenant": job.tenant,
         "adapter": job.adapter,
+        "recipe": None if job.recipe is None else recipe_json(job.recipe),
         "base_model": job.base_model,
         "chat_model": job.chat_model,
         "method": method_json(job.method),
@@ -80,6 +89,7 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "cancel_requested": job.cancel_requested,
         "fault": fault_json(job.fault),
         "result": result_json(job.result),
+        "checkpoint": checkpoint_json(job.checkpoint),
     }
 
 
@@ -95,6 +105,7 @@ def to_job(row: Row[Any]) -> Job:
         chat_model=row.chat_model,
         method=to_method(row.method),
         modules=None if row.modules is None else tuple(row.modules),
+        recipe=None if row.recipe is None else to_recipe(row.kind, row.recipe),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -105,6 +116,7 @@ def to_job(row: Row[Any]) -> Job:
         cancel_requested=row.cancel_requested,
         fault=None if row.fault is None else Fault(**row.fault),
         result=None if row.result is None else _to_result(row.result),
+        checkpoint=None if row.checkpoint is None else to_checkpoint(row.checkpoint),
     )
 
 
@@ -114,7 +126,7 @@ def method_json(method: Method) -> Json:
 
 
 def to_method(value: Mapping[str, Any]) -> Method:
-    """The method in `method_json`'s form."""
+    """The method in `method_json`'s form; an older one knows no safety module."""
     return Method(
         name=value["name"],
         projector=value["projector"],
@@ -124,6 +136,7 @@ def to_method(value: Mapping[str, Any]) -> Method:
         factor=value["factor"],
         rescale=value["rescale"],
         full_weights=value["full_weights"],
+        safety_module=value.get("safety_module"),
     )
 
 
@@ -139,18 +152,10 @@ def result_json(result: JobResult | None) -> Json | None:
     """A result as JSON: the files by digest and size."""
     if result is None:
         return None
-    archive = None if result.archive is None else _file_json(result.archive)
-    return {"report": _file_json(result.report), "archive": archive}
+    archive = None if result.archive is None else file_json(result.archive)
+    return {"report": file_json(result.report), "archive": archive, "part": result.part}
 
 
 def _to_result(value: Mapping[str, Any]) -> JobResult:
-    archive = None if value["archive"] is None else _to_file(value["archive"])
-    return JobResult(report=_to_file(value["report"]), archive=archive)
-
-
-def _file_json(file: FileEntry) -> Json:
-    return {"sha256": file.sha256, "size_bytes": file.size_bytes}
-
-
-def _to_file(value: Mapping[str, Any]) -> FileEntry:
-    return FileEntry(sha256=value["sha256"], size_bytes=value["size_bytes"])
+    archive = None if value["archive"] is None else to_file(value["archive"])
+    return JobResult(to_file(value["report"]), archive, value.get("part"))

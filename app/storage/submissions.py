@@ -1,44 +1,26 @@
-"""New rows, each in the caller's transaction: adapters, jobs, and the keys that keep a request from
-being done twice."""
+"""New jobs, each in the caller's transaction, and the keys that keep a request from being done
+twice."""
 
-from typing import Any
+from sqlalchemy import Connection, exc, select
 
-from sqlalchemy import Connection, Table, exc, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-
-from app.domain.adapter import StoredAdapter
 from app.domain.errors import AdapterNotFound, IdempotencyKeyReused
 from app.domain.job import Job
 from app.jobs.ports import IdempotencyKey
 from app.storage import job_moves
-from app.storage.database import utc_now
-from app.storage.tables import adapters, idempotency_keys, jobs
+from app.storage.database import insert_if_absent, utc_now
+from app.storage.job_uses import note_uses
+from app.storage.rows import job_values
+from app.storage.tables import idempotency_keys, jobs
 
 
-def insert_job(connection: Connection, values: dict[str, Any]) -> None:
-    """Raises AdapterNotFound where the adapter's time ran out a moment ago."""
+def insert_job(connection: Connection, job: Job) -> None:
+    """Raises AdapterNotFound, DatasetNotFound or PartNotFound where the time of what it names ran
+    out a moment ago."""
     try:
-        connection.execute(jobs.insert().values(values))
+        connection.execute(jobs.insert().values(job_values(job, queued_at=utc_now(connection))))
     except exc.IntegrityError as error:
-        raise AdapterNotFound(adapter=values["adapter"]) from error
-
-
-def touch(connection: Connection, tenant: str, adapter: StoredAdapter) -> bool:
-    """Note that an adapter came again; False where it is not there yet."""
-    again = (
-        update(adapters)
-        .where(adapters.c.tenant == tenant, adapters.c.id == adapter.id)
-        .values(uploaded_at=utc_now(connection))
-    )
-    return connection.execute(again).rowcount > 0
-
-
-def insert_if_absent(connection: Connection, table: Table, values: dict[str, Any]) -> bool:
-    """Insert a row; False when a unique value of it is taken (a racing insert is waited for)."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    insert = dialect.insert(table).values(values).on_conflict_do_nothing()
-    inserted = connection.execute(insert.returning(*table.primary_key.columns))
-    return inserted.first() is not None
+        raise AdapterNotFound(adapter=job.adapter) from error
+    note_uses(connection, job)
 
 
 def take_key(connection: Connection, idempotency: IdempotencyKey, job: Job) -> Job | None:

@@ -84,10 +84,11 @@ jobs = Table(
     Column("status", String(16), nullable=False),
     Column("tenant", String(64), nullable=False),
     Column("adapter", String(64)),
-    Column("base_model", Text, nullable=False),
+    Column("base_model", Text),  # null where nothing is compared with it
     Column("chat_model", Text, nullable=False),
     Column("method", JSON, nullable=False),
     Column("modules", JSON(none_as_null=True)),  # what an alignment is of
+    Column("recipe", JSON(none_as_null=True)),  # of SaLoRA's kinds
     Column("created_at", UtcDateTime, nullable=False),
     Column("queued_at", UtcDateTime, nullable=False),  # when it was last sent to the queue
     Column("releases", Integer, nullable=False),  # how often it was given back in a row
@@ -101,9 +102,68 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("fault", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
+    Column("checkpoint", JSON(none_as_null=True)),  # {step, file}, a training's last
     ForeignKeyConstraint(["tenant", "adapter"], [adapters.c.tenant, adapters.c.id]),
     Index(None, "status", "seq"),
     Index(None, "tenant", "seq"),
+    sqlite_autoincrement=True,
+)
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of arrival
+    Column("tenant", String(64), nullable=False),
+    Column("id", String(64), nullable=False),  # SHA-256 of the file, hex
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("uploaded_at", UtcDateTime, nullable=False),  # the last time
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("file", JSON, nullable=False),  # {sha256, size_bytes}
+    Column("rows", Integer, nullable=False),
+    Column("prompt_characters", BigInteger, nullable=False),
+    Column("response_characters", BigInteger, nullable=False),
+    Column("tokens", JSON, nullable=False),  # {model id: {prompt, response}}
+    UniqueConstraint("tenant", "id"),
+    sqlite_autoincrement=True,
+)
+
+parts = Table(
+    "parts",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of making
+    Column("tenant", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),  # safety_module or kit
+    Column("id", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime, nullable=False),  # made, found or named, the last time
+    Column("chat_model", Text, nullable=False),
+    Column("chat_digest", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("module_count", Integer, nullable=False),  # for listings
+    Column("file", JSON, nullable=False),  # {sha256, size_bytes}
+    Column("report", JSON, nullable=False),  # {sha256, size_bytes}
+    Column("modules", JSON, nullable=False),  # [{name, d_out, d_in, rank}]
+    Column("made_of", JSON, nullable=False),
+    UniqueConstraint("tenant", "kind", "id"),
+    sqlite_autoincrement=True,
+)
+
+job_uses = Table(
+    "job_uses",  # the data set or part that a job names or made, which stays as long as the job
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("job", String(64), ForeignKey(jobs.c.id), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("dataset", String(64)),  # this
+    Column("part_kind", String(32)),  # or these two
+    Column("part", String(64)),
+    ForeignKeyConstraint(["tenant", "dataset"], [datasets.c.tenant, datasets.c.id]),
+    ForeignKeyConstraint(
+        ["tenant", "part_kind", "part"], [parts.c.tenant, parts.c.kind, parts.c.id]
+    ),
+    Index(None, "job"),
+    Index(None, "tenant", "dataset"),
+    Index(None, "tenant", "part_kind", "part"),
     sqlite_autoincrement=True,
 )
 

@@ -3,6 +3,8 @@ error, and every answer is as described."""
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from typing import get_args
 
 import httpx
 import pytest
@@ -18,7 +20,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from app.domain.salora import PartKind
 from tests.factory import World
+from tests.samples import a_file, a_part
 from tests.service import Service
 from tests.uploads import parts
 
@@ -42,13 +46,28 @@ def operations(description: schemathesis.BaseSchema) -> Iterator[schemathesis.AP
 
 
 @pytest.fixture(scope="module")
-def known(http: httpx.Client, llama_world: World) -> dict[str, str]:
+def part(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The id of a safety module and of a kit."""
+    path, file = a_file(tmp_path_factory.mktemp("part"), b"part")
+    sample = a_part(file=file)
+    with service.stores() as (records, artifacts):
+        artifacts.put(path, file)
+        for kind in get_args(PartKind):
+            records.add_part(replace(sample, kind=kind))
+    return sample.id
+
+
+@pytest.fixture(scope="module")
+def known(http: httpx.Client, llama_world: World, part: str) -> dict[str, str]:
     """Ids that are there, for the paths that name one."""
     adapter = http.post("/v1/adapters", files=parts(llama_world.adapter)).json()["id"]
     body = {"adapter": adapter, "base_model": "base", "chat_model": "chat"}
     job = http.post("/v1/jobs", json=body, headers={"Prefer": "wait=60"}).json()
     assert job["status"] == "succeeded"
-    return {"adapter_id": adapter, "job_id": job["id"]}
+    sent = {"Content-Type": "application/jsonl"}
+    rows = b'{"prompt": "p", "response": "r"}'
+    dataset = http.post("/v1/datasets", content=rows, headers=sent).json()["id"]
+    return {"adapter_id": adapter, "job_id": job["id"], "dataset_id": dataset, "part_id": part}
 
 
 def test_every_answer_is_as_described(

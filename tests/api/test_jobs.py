@@ -60,7 +60,9 @@ def test_a_job_is_accepted_with_its_location(http: httpx.Client, adapter: str) -
         "factor": None,
         "rescale": "none",
         "full_weights": "keep",
+        "safety_module": None,
     }
+    assert (job["recipe"], job["checkpoint"]) == (None, None)
 
 
 def test_a_waiting_client_gets_the_finished_job(done: dict[str, Any]) -> None:

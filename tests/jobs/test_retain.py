@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,15 +13,18 @@ import pytest
 from sqlalchemy import create_engine, update
 
 from app.domain.adapter import FileEntry, StoredAdapter
+from app.domain.dataset import StoredDataset
 from app.domain.errors import AdapterNotFound, JobNotFound
-from app.domain.job import Job, JobResult
+from app.domain.job import Checkpointed, Job, JobResult
+from app.domain.salora import InitRecipe, Part, PartKind, SafetyModuleRecipe
+from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.jobs.ports import IdempotencyKey
 from app.jobs.retain import Collected, Retention, collect
 from app.storage.artifacts import ObjectArtifacts, key_of
 from app.storage.events import RedisEvents
 from app.storage.records import SqlRecords
-from app.storage.tables import adapters, jobs
-from tests.samples import a_file, a_job, an_adapter
+from app.storage.tables import adapters, datasets, jobs, parts
+from tests.samples import a_dataset, a_file, a_job, a_part, a_salora_job, an_adapter
 
 WEEK = timedelta(days=7)
 EVERYTHING = Retention(results=WEEK, adapters=WEEK)
@@ -66,6 +70,30 @@ class World:
         if aged:
             self._set(adapters, adapters.c.id == adapter.id, uploaded_at=LONG_AGO)
         return adapter
+
+    def dataset(self, tenant: str = "a") -> StoredDataset:
+        file = self.file(uuid.uuid4().bytes)
+        dataset = a_dataset(id=file.sha256, file=file)
+        self.records.of(tenant).add_dataset(dataset)
+        self._set(datasets, datasets.c.id == dataset.id, uploaded_at=LONG_AGO)
+        return dataset
+
+    def part(self, kind: PartKind = "safety_module", tenant: str = "a") -> Part:
+        file, report = (self.file(uuid.uuid4().bytes) for _ in range(2))
+        part = self.records.of(tenant).add_part(a_part(kind, file=file, report=report))
+        self.age_part(part)
+        return part
+
+    def age_part(self, part: Part) -> None:
+        self._set(parts, parts.c.id == part.id, used_at=LONG_AGO)
+
+    def end(self, job: Job, part: str | None = None, *, aged: bool = True) -> None:
+        claimed = self.records.claim(job.id, lease_s=60)
+        assert claimed is not None
+        result = JobResult(self.file(f"report {job.id}".encode()), None, part)
+        self.records.finish(job.id, fence=claimed.fence, status="succeeded", result=result)
+        if aged:
+            self._set(jobs, jobs.c.id == job.id, finished_at=LONG_AGO)
 
     def ended_job(self, adapter: StoredAdapter, *, aged: bool = True, tenant: str = "a") -> Job:
         records = self.records.of(tenant)
@@ -172,6 +200,69 @@ def test_an_adapter_that_came_again_is_young(world: World) -> None:
     adapter = world.adapter()
     world.records.of("a").add_adapter(adapter)
     assert world.collect().adapters == 0
+
+
+def test_an_old_data_set_and_part_go_with_their_files(world: World) -> None:
+    dataset, part = world.dataset(), world.part("kit")
+    found = world.collect()
+    assert (found.datasets, found.parts, found.files) == (1, 1, 3)
+    records = world.records.of("a")
+    with pytest.raises(DatasetNotFound):
+        records.dataset(dataset.id)
+    with pytest.raises(PartNotFound, match="no kit"):
+        records.part("kit", part.id)
+    assert not any(world.path(f).exists() for f in (dataset.file, part.file, part.report))
+
+
+def test_what_a_job_names_stays_as_long_as_the_job(world: World) -> None:
+    records, dataset, part = world.records.of("a"), world.dataset(), world.part()
+    job = records.add_job(a_salora_job("salora_init", InitRecipe(part.id, dataset.id)), None)
+    world.age_part(part)
+    assert world.collect() == Collected(0, 0, 0, 0, 0)
+    assert records.dataset(dataset.id) == dataset
+    assert records.part("safety_module", part.id) == part
+    world.end(job)
+    found = world.collect()
+    assert (found.jobs, found.datasets, found.parts) == (1, 1, 1)
+
+
+def test_what_a_job_has_made_stays_as_long_as_the_job(world: World) -> None:
+    records, dataset = world.records.of("a"), world.dataset()
+    job = records.add_job(a_salora_job("safety_module", SafetyModuleRecipe(dataset.id)), None)
+    part = world.part()
+    world.end(job, part.id, aged=False)
+    assert world.collect() == Collected(0, 0, 0, 0, 0)
+    world._set(jobs, jobs.c.id == job.id, finished_at=LONG_AGO)
+    assert world.collect().parts == 1
+
+
+def test_a_part_that_was_found_again_is_young(world: World) -> None:
+    part = world.part()
+    assert world.records.of("a").find_part("safety_module", part.id) == part
+    assert world.collect().parts == 0
+
+
+def test_what_is_anothers_is_kept_by_nobody_elses_job(world: World) -> None:
+    part = world.part(tenant="a")
+    theirs = world.records.of("b")
+    theirs.add_part(part)
+    theirs.add_job(a_salora_job("salora_init", InitRecipe(part.id)), None)
+    world.age_part(part)
+    assert world.collect().parts == 1
+    assert theirs.part("safety_module", part.id) == part
+    assert world.path(part.file).exists()
+
+
+def test_the_checkpoint_of_a_job_that_has_not_ended_stays(world: World) -> None:
+    records, adapter = world.records.of("a"), world.adapter(aged=False)
+    job = records.claim(records.add_job(a_job(adapter), None).id, lease_s=60)
+    assert job is not None
+    old, new = (Checkpointed(step, world.file(b"%d" % step)) for step in (1, 2))
+    for checkpoint in (old, new):
+        records.note_checkpoint(job.id, fence=job.fence, checkpoint=checkpoint)
+    assert world.collect().files == 1
+    assert world.path(new.file).exists()
+    assert not world.path(old.file).exists()
 
 
 def test_a_dry_run_takes_nothing(world: World) -> None:

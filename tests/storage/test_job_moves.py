@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.errors import JobAlreadyFinished, JobNotFound, LeaseLost, RankMismatch
-from app.domain.job import Fault, Job, JobResult, JobStatus
+from app.domain.job import Checkpointed, Fault, Job, JobResult, JobStatus
 from app.storage.records import SqlRecords
 from tests.samples import a_kept_job, entry_of
 
@@ -160,6 +160,60 @@ def test_a_job_that_fails_keeps_its_fault(records: SqlRecords) -> None:
     done = records.finish(job.id, fence=job.fence, status="failed", fault=fault)
     assert (done.status, done.fault, done.result) == ("failed", fault, None)
     assert records.job(job.id) == done
+
+
+def test_a_checkpoint_is_kept_and_the_attempts_count_anew(records: SqlRecords) -> None:
+    first = claimed(records, a_kept_job(records).id, lease_s=RAN_OUT_S)
+    job = claimed(records, first.id)
+    for step in (50, 100):
+        checkpoint = Checkpointed(step, entry_of(b"checkpoint %d" % step))
+        records.note_checkpoint(job.id, fence=job.fence, checkpoint=checkpoint)
+        assert records.named_files() >= {checkpoint.file.sha256}
+    kept = records.job(job.id)
+    assert (kept.checkpoint, kept.attempts, kept.fence) == (checkpoint, 1, 2)
+
+
+def test_a_worker_whose_fence_is_old_keeps_no_checkpoint(records: SqlRecords) -> None:
+    old = claimed(records, a_kept_job(records).id, lease_s=RAN_OUT_S)
+    new = claimed(records, old.id)
+    checkpoint = Checkpointed(1, entry_of(b"checkpoint"))
+    with pytest.raises(LeaseLost):
+        records.note_checkpoint(old.id, fence=old.fence, checkpoint=checkpoint)
+    assert records.job(old.id) == new
+    records.finish(new.id, fence=new.fence, status="failed")
+    with pytest.raises(LeaseLost):
+        records.note_checkpoint(new.id, fence=new.fence, checkpoint=checkpoint)
+
+
+def test_a_checkpoint_goes_on_with_the_job_that_is_given_back(records: SqlRecords) -> None:
+    job = claimed(records, a_kept_job(records).id)
+    checkpoint = Checkpointed(7, entry_of(b"checkpoint"))
+    records.note_checkpoint(job.id, fence=job.fence, checkpoint=checkpoint)
+    records.release(job.id, fence=job.fence)
+    assert claimed(records, job.id).checkpoint == checkpoint
+
+
+@pytest.mark.parametrize(
+    ("status", "is_kept"), [("succeeded", False), ("cancelled", False), ("failed", True)]
+)
+def test_the_checkpoint_is_kept_of_a_job_that_failed(
+    records: SqlRecords, status: JobStatus, is_kept: bool
+) -> None:
+    job = claimed(records, a_kept_job(records).id)
+    checkpoint = Checkpointed(7, entry_of(b"checkpoint"))
+    records.note_checkpoint(job.id, fence=job.fence, checkpoint=checkpoint)
+    done = records.finish(job.id, fence=job.fence, status=status)
+    assert done.checkpoint == records.job(job.id).checkpoint == (checkpoint if is_kept else None)
+
+
+def test_a_queued_job_that_is_cancelled_drops_its_checkpoint(records: SqlRecords) -> None:
+    job = claimed(records, a_kept_job(records).id)
+    checkpoint = Checkpointed(7, entry_of(b"checkpoint"))
+    records.note_checkpoint(job.id, fence=job.fence, checkpoint=checkpoint)
+    assert records.request_cancel(job.id).checkpoint == checkpoint  # it still runs
+    records.release(job.id, fence=job.fence)
+    assert records.request_cancel(job.id).checkpoint is None
+    assert checkpoint.file.sha256 not in records.named_files()
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])

@@ -7,11 +7,19 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, text, update
 
+from app.domain.adapter import FileEntry
 from app.domain.errors import Unavailable
+from app.domain.job import JobResult
+from app.domain.method import Method
+from app.domain.salora import InitRecipe
+from app.jobs.ports import IdempotencyKey
 from app.storage import migrate
-from app.storage.tables import metadata
+from app.storage.records import SqlRecords
+from app.storage.rows import method_json
+from app.storage.tables import jobs, metadata
+from tests.samples import a_dataset, a_job, a_kept_job, a_part, a_salora_job, an_adapter
 
 ROOT = Path(__file__).parents[2]
 UPGRADE = "import sys; from app.storage import migrate; migrate.upgrade(sys.argv[1])"
@@ -53,6 +61,51 @@ def test_a_downgrade_takes_everything_away_and_an_upgrade_brings_it_back(
     assert migrate.current(empty_database_url) is None
     migrate.upgrade(empty_database_url)
     assert table_names(empty_database_url) == tables >= set(metadata.tables)
+
+
+def test_what_the_old_code_can_read_survives_a_downgrade_and_what_it_cannot_goes(
+    empty_database_url: str,
+) -> None:
+    migrate.upgrade(empty_database_url)
+    records = SqlRecords(empty_database_url)
+    adapter, dataset, part = an_adapter(), a_dataset(), a_part()
+    records.add_adapter(adapter)
+    records.add_dataset(dataset)
+    records.add_part(part)
+    old = records.add_job(a_job(adapter), IdempotencyKey("old", "0"))
+    recipe = InitRecipe(part.id, dataset.id)
+    records.add_job(a_salora_job("salora_init", recipe), IdempotencyKey("new", "0"))
+    salora = Method(name="salora", safety_module=part.id)
+    records.add_job(a_job(adapter, method=salora), IdempotencyKey("new too", "0"))
+    records.close()
+    migrate.downgrade(empty_database_url, "0002")
+    migrate.upgrade(empty_database_url)
+    again = SqlRecords(empty_database_url)
+    found = again.jobs(status=None, kind=None, limit=10, cursor=None).items
+    assert list(found) == [old]
+    assert again.job_for_key(IdempotencyKey("old", "0")) == old
+    assert again.job_for_key(IdempotencyKey("new", "0")) is None
+    assert again.adapter(adapter.id) == adapter
+    again.close()
+
+
+def test_a_method_from_before_safety_modules_is_still_read(empty_database_url: str) -> None:
+    migrate.upgrade(empty_database_url)
+    records = SqlRecords(empty_database_url)
+    job = a_kept_job(records)
+    method = {
+        key: value for key, value in method_json(job.method).items() if key != "safety_module"
+    }
+    result = {"report": {"sha256": "0" * 64, "size_bytes": 1}, "archive": None}
+    engine = engine_of(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(update(jobs).values(method=method, result=result))
+    engine.dispose()
+    found = records.job(job.id)
+    assert found.method == job.method
+    assert found.result == JobResult(FileEntry("0" * 64, 1), None)
+    assert records.named_files() >= {"0" * 64}
+    records.close()
 
 
 def test_processes_may_upgrade_at_once(empty_database_url: str) -> None:

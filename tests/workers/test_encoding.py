@@ -132,5 +132,5 @@ def test_batches_hold_at_most_so_many_tokens_and_every_row_once() -> None:
     rows = [Encoded(i, [1] * n, [True] * n) for i, n in enumerate([3, 9, 4, 4, 1, 20])]
     batches = by_tokens(rows, 12)
     assert sorted(row.line for batch in batches for row in batch) == list(range(6))
-    assert [len(batch[0]) for batch in batches][0] == 20  # alone, though it is over the limit
+    assert len(batches[0][0]) == 20  # alone, though it is over the limit
     assert all(len(b) == 1 or len(b) * len(b[0]) <= 12 for b in batches)
