@@ -14,7 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from app.alignment.device import DeviceCache
 from app.config import Settings
 from app.domain.errors import JobNotFound, TimeLimitReached, Unavailable
-from app.domain.job import Job, JobResult, JobStatus
+from app.domain.job import SALORA_KINDS, Job, JobResult, JobStatus
 from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Turns
@@ -24,6 +24,7 @@ from app.storage.artifacts import ObjectArtifacts
 from app.storage.models import FolderModels
 from app.storage.turns import RedisTurns
 from workers.align_job import AlignJob
+from workers.compute import Compute
 from workers.desk import make_desk
 from workers.patch_job import PatchJobs
 from workers.shelf import Shelf
@@ -59,6 +60,7 @@ class Runtime:
     turns: Turns
     memory: DeviceCache | None = None
     time_limit_s: int = 0
+    device: str = "cpu"  # where whole models run
 
     def run(self, job_id: str) -> JobStatus | None:
         """Run a job to its end, and those that can go with it. None when there was nothing to
@@ -82,6 +84,8 @@ class Runtime:
             used = Used(self.cache, self.turns)
             if held[0].job.kind == "alignment":
                 alone(lambda job, lease: self._align(job, lease, folders[job.id], used))(held)
+            elif held[0].job.kind in SALORA_KINDS:
+                alone(lambda job, lease: self._salora(job, lease, folders[job.id]))(held)
             else:
                 self._patch(held, folders, used)
 
@@ -108,6 +112,19 @@ class Runtime:
         ).run(job, lease)
         self._note(used)
         return result
+
+    def _salora(self, job: Job, lease: Lease, folder: Path) -> JobResult:
+        from workers.salora_jobs import SaloraJob  # here, because transformers takes seconds
+
+        return SaloraJob(
+            job=job,
+            lease=lease,
+            records=self.desk.records.of(job.tenant),
+            artifacts=self.artifacts,
+            models=self.models,
+            folder=folder,
+            compute=Compute(self.threads, torch.device(self.device)),
+        ).run()
 
     def _note(self, used: Used) -> None:
         """For the listing only: a database that is away, or a folder, costs no job."""
@@ -165,6 +182,7 @@ def make_runtime(settings: Settings) -> Runtime:
         turns=RedisTurns(settings.resolved_redis_url),
         memory=_memory(settings),
         time_limit_s=settings.job_time_limit_s,
+        device="cuda" if torch.cuda.is_available() else "cpu",
     )
 
 

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from app.alignment.activations import weight_of
@@ -23,18 +22,11 @@ from app.domain.salora import (
 )
 from app.domain.salora_report import DataUse, SafetyRow, SaloraReport
 from app.jobs.render import as_json
+from workers.compute import Compute
 from workers.encoding import EncodedSet, encode_all
 from workers.language_models import find_targets, load_model, load_tokenizer
 from workers.run import NamedCheckpoint
 from workers.sweeping import OnStep, Swept, sweep
-
-
-@dataclass(frozen=True)
-class Compute:
-    """What a job may use of this machine."""
-
-    threads: int
-    device: torch.device
 
 
 @dataclass(frozen=True)

@@ -50,11 +50,11 @@ def export(given: ExportInput, out: Path, on_step: OnStep) -> list[ExportRow]:
     Raises AdapterDoesNotFitKit, NonFiniteTensor, and what `on_step` raises.
     """
     check_fits(given.manifest, given.kit)
-    pairs = dict(_trained(given))
+    pairs = dict(trained_pairs(given))
     found = {name: _exported(name, pair, given) for name, pair in pairs.items()}
     kit = given.kit.config
     settings = Settings(
-        kit["scaling"], kit["use_rslora"], kit["chat_model"]["id"], _is_transposed(given.manifest)
+        kit["scaling"], kit["use_rslora"], kit["chat_model"]["id"], is_transposed(given.manifest)
     )
     write_adapter({name: (f.a, f.b) for name, f in found.items()}, settings, out)
     rows = []
@@ -94,7 +94,8 @@ def _check_module(module: LoraModule, kit: Kit) -> None:
         raise AdapterDoesNotFitKit(modules=[module.name], reason=reason)
 
 
-def _trained(given: ExportInput) -> Iterator[tuple[str, Pair]]:
+def trained_pairs(given: ExportInput) -> Iterator[tuple[str, Pair]]:
+    """`A` and `B` by module. Raises NonFiniteTensor."""
     with (given.folder / WEIGHTS_FILE).open("rb") as file:
         for module in given.manifest.modules:
             a, b = (_factor(file.fileno(), entry) for entry in (module.lora_a, module.lora_b))
@@ -105,7 +106,7 @@ def _factor(descriptor: int, entry: TensorEntry) -> Tensor:
     return finite(read_tensor(descriptor, entry), entry.label, "adapter")
 
 
-def _is_transposed(manifest: AdapterManifest) -> bool:
+def is_transposed(manifest: AdapterManifest) -> bool:
     return bool(manifest.config.get("fan_in_fan_out"))
 
 

@@ -18,12 +18,12 @@ from app.domain.dataset import Row
 from app.domain.salora import InitRecipe, PartModule, kit_facts, part_id
 from app.domain.salora_errors import KitOfAnotherModel
 from app.domain.salora_report import SaloraReport, StartRow
+from workers.compute import Compute
 from workers.encoding import EncodedSet, encode_all
 from workers.language_models import find_targets, load_model, load_tokenizer
 from workers.peft_folder import Settings, write_adapter
 from workers.run import NamedCheckpoint
 from workers.safety_module import (
-    Compute,
     MadePart,
     data_use,
     data_warnings,

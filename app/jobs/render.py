@@ -10,6 +10,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from app.jobs.plots import Curve, curve
+
 ReportJson = Mapping[str, Any]
 
 COLUMNS = (
@@ -29,6 +31,24 @@ COLUMNS = (
 )
 
 
+_EXPORT = ("module", "shape", "rank", "trained_rank", "update_norm", "safety_share", "error")
+SALORA_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "safety_module": (
+        "module", "shape", "rank", "energy", "largest", "smallest", "statistics",
+    ),
+    "salora_init": (
+        "module", "shape", "rank", "safety_rank", "task_rank", "task_energy", "start_norm",
+        "weight_norm",
+    ),
+    "salora_train": _EXPORT,
+    "salora_export": _EXPORT,
+}  # fmt: skip
+TITLES = {
+    "safety_module": "Safety module",
+    "salora_init": "SaLoRA kit",
+    "salora_train": "Trained adapter",
+    "salora_export": "Exported adapter",
+}
 ALIGNMENT_COLUMNS = ("module", "shape", "form", "dtype", "size_bytes", "rounding", "source", "note")
 
 
@@ -38,7 +58,7 @@ def as_json(report: ReportJson) -> str:
 
 def as_csv(report: ReportJson) -> str:
     """One row a module, RFC 4180; the shape as `d_out x d_in`."""
-    columns, key = (ALIGNMENT_COLUMNS, "modules") if _of_models(report) else (COLUMNS, "layers")
+    columns, key = _columns(report)
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore")
     writer.writeheader()
@@ -49,12 +69,12 @@ def as_csv(report: ReportJson) -> str:
 
 def as_markdown(report: ReportJson) -> str:
     """Fit for a model card: the summary, the warnings, one table row a module."""
-    return _template(f"{_name(report)}.md").render(report=report, number=number)
+    return _rendered(report, "md")
 
 
 def as_html(report: ReportJson) -> str:
     """A page that needs nothing else; every value is escaped."""
-    return _template(f"{_name(report)}.html").render(report=report, number=number)
+    return _rendered(report, "html")
 
 
 FORMATS: Mapping[str, tuple[str, Callable[[ReportJson], str]]] = {
@@ -71,12 +91,47 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _of_models(report: ReportJson) -> bool:
-    return bool(report["kind"] == "alignment")
+def cell(value: object) -> str:
+    """One value of a table."""
+    if isinstance(value, list | tuple):
+        return " x ".join(map(str, value))
+    if value is None or isinstance(value, float):
+        return number(value)
+    return str(value)
 
 
-def _name(report: ReportJson) -> str:
-    return "alignment" if _of_models(report) else "report"
+def _columns(report: ReportJson) -> tuple[tuple[str, ...], str]:
+    """A table's columns, and where the report has its rows."""
+    kind = report["kind"]
+    if kind in SALORA_COLUMNS:
+        return SALORA_COLUMNS[kind], "modules"
+    return (ALIGNMENT_COLUMNS, "modules") if kind == "alignment" else (COLUMNS, "layers")
+
+
+def _rendered(report: ReportJson, suffix: str) -> str:
+    kind = report["kind"]
+    if kind not in SALORA_COLUMNS:
+        name = "alignment" if kind == "alignment" else "report"
+        return _template(f"{name}.{suffix}").render(report=report, number=number)
+    return _template(f"salora.{suffix}").render(
+        report=report,
+        number=number,
+        cell=cell,
+        columns=SALORA_COLUMNS[kind],
+        title=TITLES[kind],
+        curves=_curves(report["training"]),
+    )
+
+
+def _curves(training: Mapping[str, Any] | None) -> dict[str, Curve]:
+    points = training["curve"] if training else []
+    steps = [point["step"] for point in points]
+    series = {"loss": "loss", "tokens a second": "tokens_per_s"}
+    return {
+        said: curve(steps, [point[name] for point in points])
+        for said, name in series.items()
+        if points
+    }
 
 
 @cache

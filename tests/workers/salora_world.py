@@ -15,10 +15,11 @@ from app.domain.dataset import Message, Row
 from app.domain.salora import Encoding, InitRecipe, SafetyModuleRecipe, TrainRecipe
 from app.intake.checkpoint import read_checkpoint
 from tests.chat_models import TEMPLATE, save_chat_model
+from workers.compute import Compute
 from workers.encoding import encode_all
 from workers.language_models import load_model, load_tokenizer
 from workers.run import NamedCheckpoint
-from workers.safety_module import Compute, MadePart, make_safety_module
+from workers.safety_module import MadePart, make_safety_module
 from workers.salora_init import InitInput, make_kit
 from workers.training import TrainInput
 
