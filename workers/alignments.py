@@ -1,9 +1,9 @@
 """Where a module's alignment comes from: the cache, or the two models' weights."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from app.alignment.difference import Difference
 from app.alignment.gram import gram_bytes
 from app.alignment.panels import PanelLayout, apply_panels, hold, kept_bytes
 from app.alignment.projection import Applied, DifferenceNotFinite, apply, apply_directions
+from app.alignment.safety_module import SafetyModule, apply_safety
 from app.alignment.subspace import directions, spectrum
 from app.domain.alignment import Shaped
 from app.domain.errors import NonFiniteTensor
@@ -34,12 +35,16 @@ class Alignments:
     scratch: Scratch
     shelf: Shelf | None = None  # None keeps nothing on disk
     memory: DeviceCache | None = None  # of a worker with an accelerator, from job to job
+    safety: Mapping[str, SafetyModule] = field(default_factory=dict)  # by Part.id
 
     def apply(self, module: Shaped, columns: Tensor, projection: Projection) -> Applied:
         """`C @ columns` for `columns` `(d_out, n)`, which may be several adapters' side by side.
 
         Raises NonFiniteTensor naming the model's tensor that holds NaN or infinity.
         """
+        if projection.safety_module is not None:
+            bases = self.safety[projection.safety_module].bases
+            return apply_safety(bases.get(module.name), columns)
         v = self.models.difference(module)
         with self.naming_the_culprit(module.name):
             applied = self._applied(v, columns[: v.d_out], projection)

@@ -41,6 +41,8 @@ def project_delta(
         return Skipped(ZERO_UPDATE, 0.0, None)
     with _mapped(scratch, delta) as product:
         applied = _project(delta, _applier(delta, alignments, method.projection), product, sums)
+        if applied.nothing:
+            return Skipped(applied.nothing, sqrt(sums.plain), None)
         if applied.alignment_norm == 0:
             return Skipped(ZERO_ALIGNMENT, sqrt(sums.plain), 0.0)
         measures = compared(sums.inner, sums.plain, sums.projected, sqrt(sums.left))

@@ -7,17 +7,19 @@ from functools import partial
 from pathlib import Path
 
 from app.alignment.device import DeviceCache
+from app.alignment.safety_module import SAFETY_MODULE_FILE, SafetyModule
 from app.domain.adapter import REPORT_FILE, AdapterManifest, FileEntry, StoredAdapter
 from app.domain.job import Job, JobResult
 from app.domain.report import ReportKind
 from app.intake.manifest import read_manifest
-from app.intake.preflight import check_fit
+from app.intake.preflight import check_fit, check_fit_chat
 from app.jobs.adapters import stored_modules
 from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
 from workers.output import file_entry, write_beside_weights, write_report, zip_adapter
 from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Run, Shelves, examine
+from workers.same_model import check_digest
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,26 @@ class PatchJobs:
     def _input(self, job: Job) -> PatchInput:
         folder = self.folder_of(job) / "adapter"
         manifest = self._fetch(self.records.of(job.tenant).adapter(job.only_adapter), folder)
-        names = job.models
-        base = self._model(names[0], "base_model")
-        chat = self._model(names[1], "chat_model")
+        chat = self._model(job.chat_model, "chat_model")
+        base = None if job.base_model is None else self._model(job.base_model, "base_model")
         # Again, because a model may have changed since the job was submitted.
-        check_fit(stored_modules(manifest), base.checkpoint, chat.checkpoint, *names)
-        return PatchInput(folder, manifest, base, chat, job.method)
+        if base is None:
+            check_fit_chat(stored_modules(manifest), chat.checkpoint, chat.id)
+        else:
+            models = (base.checkpoint, chat.checkpoint)
+            check_fit(stored_modules(manifest), *models, base.id, chat.id)
+        return PatchInput(folder, manifest, base, chat, job.method, self._safety(job, chat))
+
+    def _safety(self, job: Job, chat: NamedCheckpoint) -> SafetyModule | None:
+        """Raises KitOfAnotherModel, where the chat model has changed."""
+        if job.method.safety_module is None:
+            return None
+        part = self.records.of(job.tenant).part("safety_module", job.method.safety_module)
+        path = self.folder_of(job) / SAFETY_MODULE_FILE
+        self.artifacts.fetch(part.file, path)
+        module = SafetyModule.load(path)
+        check_digest("safety module", module.made_of, chat)
+        return module
 
     def _fetch(self, adapter: StoredAdapter, folder: Path) -> AdapterManifest:
         """The adapter's files, their digests checked, through the same gate as at the upload."""

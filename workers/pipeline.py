@@ -14,6 +14,7 @@ import torch
 
 from app.alignment.blocks import Scratch, torch_threads
 from app.alignment.device import DeviceCache
+from app.alignment.safety_module import SafetyModule
 from app.domain.adapter import module_order
 from app.domain.errors import AdapterSafetyError
 from app.domain.report import Report
@@ -74,7 +75,8 @@ def examine(
 
     `shelves` gives the pair's place in the alignment cache; without it everything is computed.
     """
-    chat, base = runs[0].given.chat, runs[0].given.base
+    given = runs[0].given
+    chat, base = given.chat, given.base or given.chat
     with (
         ExitStack() as files,
         torch_threads(threads),
@@ -82,9 +84,15 @@ def examine(
     ):
         for run in runs:
             files.enter_context(closing(run))
-        shelf = shelves(pair_of(base, chat)) if shelves else None
-        alignments = files.enter_context(closing(Alignments(models, Scratch(), shelf, memory)))
+        shelf = shelves(pair_of(base, chat)) if shelves and given.base else None
+        alignments = Alignments(models, Scratch(), shelf, memory, _safety(runs))
+        files.enter_context(closing(alignments))
         _walk(runs, alignments)
+
+
+def _safety(runs: Sequence[Run]) -> dict[str, SafetyModule]:
+    given = ((run.given.method.safety_module, run.given.safety) for run in runs)
+    return {part: module for part, module in given if part and module}
 
 
 def pair_of(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:

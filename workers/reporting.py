@@ -30,11 +30,12 @@ class Scored:
     """A module's numbers, without its tensors."""
 
     measures: Measures
-    alignment_norm: float
+    alignment_norm: float | None
     note: str
     rounding: float | None  # relative error of the selected B in the adapter's own dtype
     pdst_if_selected: float
-    alignment: AlignmentSource
+    alignment: AlignmentSource | None
+    safety_share: float | None = None
 
     @property
     def cosine(self) -> float:
@@ -67,7 +68,7 @@ NOT_YET = Summary(0, 0, 0, 0, None, None, None, None)
 
 def build_report(
     manifest: AdapterManifest,
-    base: ModelReference,
+    base: ModelReference | None,
     chat: ModelReference,
     method: Method,
     found: Outcomes,
@@ -144,6 +145,7 @@ def _layer(identity: "_Identity", outcome: Outcome) -> LayerReport:
         rounding=outcome.rounding,
         note=outcome.note,
         alignment=outcome.alignment,
+        safety_share=outcome.safety_share,
         decision="kept",
         reason="",
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.alignment.dora import weight_norms
-from app.alignment.lora import LoraPair
+from app.alignment.lora import LoraPair, update_norm
 from app.alignment.projection import Applied, Projected, Skipped, examined, zero_update
 from app.alignment.replacement import (
     distance_figure,
@@ -18,6 +18,7 @@ from app.alignment.replacement import (
     replaced_magnitude,
     replacement,
 )
+from app.alignment.safety_module import SafetyModule
 from app.domain.adapter import (
     WEIGHTS_FILE,
     AdapterManifest,
@@ -56,9 +57,10 @@ class PatchInput:
 
     folder: Path  # holds the adapter's validated files
     manifest: AdapterManifest
-    base: NamedCheckpoint
+    base: NamedCheckpoint | None  # None where the method compares with none
     chat: NamedCheckpoint
     method: Method
+    safety: SafetyModule | None = None  # where the method takes one
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,8 @@ class Run:
         given = self.given
         outcomes = [self._outcomes[module.name] for module in given.manifest.modules]
         found = Outcomes(outcomes, self._full, self._zero_biases())
-        references = (given.base.reference, given.chat.reference)
+        base = given.base.reference if given.base else None
+        references = (base, given.chat.reference)
         report = build_report(given.manifest, *references, given.method, found, self.kind)
         if self.kind == "patch":
             chosen = [m.module for m in report.layers if m.decision == "projected"]
@@ -227,6 +230,7 @@ class Run:
             rounding=None if None in rounding else max(filter(None, rounding), default=0.0),
             pdst_if_selected=distance_figure(final, found.c_b),
             alignment=found.source,
+            safety_share=_inside(pair, found) if method.name == "salora" else None,
         )
 
     def _propose_vectors(
@@ -246,6 +250,12 @@ class Run:
             norms = weight_norms(chat, transposed=models.is_transposed(module))
             final = replaced_magnitude(magnitude, norms, method)
             yield self._weights.propose(module.magnitude, final)
+
+
+def _inside(pair: LoraPair, found: Projected) -> float:
+    """`||V_s V_s^T dW||_F / ||dW||_F`."""
+    inside = LoraPair(pair.a, pair.b.double() - found.c_b.double(), pair.scaling)
+    return update_norm(inside) / found.measures.update_norm
 
 
 def _dropped(given: PatchInput) -> list[TensorEntry]:

@@ -16,7 +16,6 @@ from app.alignment.salora_start import Start, start, zero_start
 from app.domain.adapter import README_FILE, kind_of, layer_of
 from app.domain.dataset import Row
 from app.domain.salora import InitRecipe, PartModule, kit_facts, part_id
-from app.domain.salora_errors import KitOfAnotherModel
 from app.domain.salora_report import SaloraReport, StartRow
 from workers.compute import Compute
 from workers.encoding import EncodedSet, encode_all
@@ -32,6 +31,7 @@ from workers.safety_module import (
     versions,
     write_report,
 )
+from workers.same_model import check_digest
 from workers.sweeping import OnStep, Swept, sweep
 
 NO_TASK_DATA = (
@@ -64,18 +64,6 @@ def make_kit(given: InitInput, out: Path, compute: Compute, on_step: OnStep) -> 
         built = _Built(given, targets, swept)
         starts = dict(built.starts(on_step))
     return built.write(starts, task, out)
-
-
-def check_digest(what: str, made_of: Mapping[str, object], chat: NamedCheckpoint) -> None:
-    """Raises KitOfAnotherModel."""
-    if made_of["chat_digest"] != chat.checkpoint.digest:
-        raise KitOfAnotherModel(
-            what=what,
-            made_for="a model",
-            expected=made_of["chat_digest"],
-            model=chat.id,
-            found=chat.checkpoint.digest,
-        )
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,9 @@ from workers.patch_job import store
 from workers.run import NamedCheckpoint
 from workers.safety_module import MadePart, make_safety_module, settings_of
 from workers.salora_export import ExportInput, export, export_report, write_beside
-from workers.salora_init import InitInput, check_digest, make_kit
+from workers.salora_init import InitInput, make_kit
 from workers.salora_train import TrainJobInput, train_and_export
+from workers.same_model import check_digest
 from workers.trainer_checkpoints import pack, unpack
 
 KIT_FILES = (CONFIG_FILE, WEIGHTS_FILE, KIT_CONFIG, KIT_TENSORS, REPORT_FILE, README_FILE)

@@ -26,9 +26,10 @@ class Applied:
     """`C` applied to the columns that it was given."""
 
     product: Tensor  # (d_out, n), float32 or float64
-    alignment_norm: float  # ||V||_F
+    alignment_norm: float | None  # ||V||_F; None for a safety module, which has no V
     note: str = ""
-    source: AlignmentSource = "computed"
+    source: AlignmentSource | None = "computed"
+    nothing: str = ""  # why there is no `C` for this module: then nothing was screened
 
     def part(self, columns: slice) -> "Applied":
         """What became of some of the columns."""
@@ -50,10 +51,10 @@ class Projected:
     """A module with a cosine: `c_b` is what `B` becomes if the module is selected."""
 
     c_b: Tensor  # (d_out, r), float32 or float64
-    alignment_norm: float  # ||V||_F
+    alignment_norm: float | None  # ||V||_F
     measures: Measures
     note: str = ""
-    source: AlignmentSource = "computed"
+    source: AlignmentSource | None = "computed"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def zero_update(pair: LoraPair) -> Skipped | None:
 
 def examined(pair: LoraPair, applied: Applied) -> Projected | Skipped:
     """What `applied`, which is `C B` of this pair, says about its update (which is not zero)."""
+    if applied.nothing:
+        return Skipped(applied.nothing, update_norm(pair), None)
     if applied.alignment_norm == 0:
         return Skipped(ZERO_ALIGNMENT, update_norm(pair), 0.0)
     c_b = applied.product
@@ -103,7 +106,7 @@ def apply(v: Difference, columns: Tensor, projection: Projection, scratch: Scrat
         applied = Applied(*apply_approximate(v, columns, scratch))
     else:
         applied = apply_directions(directions(spectrum(v), projection), columns, projection)
-    if not math.isfinite(applied.alignment_norm):
+    if not math.isfinite(applied.alignment_norm or 0.0):
         raise DifferenceNotFinite(v.chat.name)
     return applied
 
@@ -112,14 +115,14 @@ def apply_directions(found: Directions, columns: Tensor, projection: Projection)
     """`C @ columns` in float64, for the projectors that need singular vectors."""
     if projection.projector == "complement":
         left = columns.double() - found.project(columns)
-        return Applied(_without_noise(left, columns), found.norm)
+        return Applied(without_noise(left, columns), found.norm)
     if found.basis is None:
         whole = "V has full row rank" if projection.projector == "exact" else EVERYTHING
         return Applied(columns.double(), found.norm, f"{whole}: {IDENTITY}")
-    return Applied(_without_noise(found.project(columns), columns), found.norm)
+    return Applied(without_noise(found.project(columns), columns), found.norm)
 
 
-def _without_noise(projected: Tensor, columns: Tensor) -> Tensor:
+def without_noise(projected: Tensor, columns: Tensor) -> Tensor:
     """Zero in each column where the projection left only rounding: its direction would mean
     nothing."""
     left, whole = (

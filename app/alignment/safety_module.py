@@ -17,9 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from app.alignment.moments import Subspace
+from app.alignment.projection import Applied, without_noise
+from app.alignment.salora_start import complement
 
 SAFETY_MODULE_FILE = "safety_module.safetensors"
 MADE_OF = "made_of"
+NO_BASIS = "the safety module has no V_s for it"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ def save(path: Path, found: Mapping[str, Subspace], made_of: Mapping[str, object
         tensors[f"{name}.V"] = subspace.basis.cpu().contiguous()
         tensors[f"{name}.singular_values"] = subspace.values.cpu().contiguous()
     save_file(tensors, path, {MADE_OF: json.dumps(made_of, sort_keys=True)})
+
+
+def apply_safety(basis: Tensor | None, columns: Tensor) -> Applied:
+    """`C @ columns` for `columns` `(d_out, n)`, with `C = I - V_s V_s^T`, in float64.
+
+    SaLoRA's projection put on a trained adapter: ours, not the paper's.
+    """
+    if basis is None:
+        return Applied(columns, None, source=None, nothing=NO_BASIS)
+    if basis.shape[0] != columns.shape[0]:
+        reason = f"the safety module's V_s has {basis.shape[0]} rows here, not {columns.shape[0]}"
+        return Applied(columns, None, source=None, nothing=reason)
+    return Applied(without_noise(complement(basis, columns), columns), None, source=None)
 
 
 def safety_share(a: Tensor, b: Tensor, safety: Tensor) -> float:

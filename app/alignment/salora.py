@@ -34,7 +34,7 @@ from app.alignment.activations import weight_of
 from app.alignment.kit import KIT_CONFIG, KIT_TENSORS, Kit, KitModule, probe
 
 ADAPTER_CONFIG = "adapter_config.json"
-MARK = "salora_kit"  # in a saved adapter_config.json: no ordinary LoRA
+MARK = "salora_kit"  # in a saved adapter_config.json: no ordinary LoRA, and refused as such
 SAME = 1e-4  # relative: the same weights, whoever computes the probe
 SAME_ROUNDED = 1e-2  # the same weights in 16 bits
 

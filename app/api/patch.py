@@ -22,6 +22,7 @@ from app.domain.errors import InvalidField, JobCancelled, MalformedRequest
 from app.domain.job import Fault, Job
 from app.intake.strict_json import parse_json
 from app.jobs.adapters import stored_modules
+from app.jobs.check_salora import check_exported
 
 router = APIRouter(prefix="/v1", tags=["patch"])
 
@@ -79,6 +80,7 @@ async def patch_adapter(
         body = job_of_fields(upload.form.fields, upload.manifest.id)
         wanted, modules = body.to_domain(), stored_modules(upload.manifest)
         # Before anything is stored: a request that cannot be done leaves nothing behind.
+        check_exported(upload.manifest.dropped_keys)
         await to_thread.run_sync(check_new, wanted, modules, key, services)
         await accept(upload, services)
     job = await to_thread.run_sync(submit_job, wanted, key, services)

@@ -51,6 +51,9 @@ class LayerReport:
     note: str  # what there is to say about the projector here, e.g. that it is the identity
     decision: Decision
     reason: str
+    # ||V_s V_s^T dW||_F / ||dW||_F, of the method salora: how much of the update goes where the
+    # chat model's refusals lie
+    safety_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,18 @@ from app.intake.model_modules import targeted_modules
 from app.intake.preflight import check_fit_chat
 from app.jobs.ports import Records
 
+SALORA_MARK = "salora_kit"  # `attach` puts it into what is saved beside its kit
+
+
+def check_exported(dropped_keys: Sequence[str]) -> None:
+    """Raises InvalidField for an adapter that is an ordinary LoRA only once it is exported."""
+    if SALORA_MARK in dropped_keys:
+        reason = (
+            "it was trained with SaLoRA attached, and without its kit it is another model: export "
+            "it first (a job of kind salora_export, or adapter-safety salora export)"
+        )
+        raise InvalidField(field="adapter", reason=reason)
+
 
 def check_recipe(
     recipe: Recipe,

@@ -30,6 +30,10 @@ from app.domain.report import (
 from app.intake.names import shown
 
 ROUNDING_ABOVE = 0.01  # relative; bfloat16 rounds by 0.2 %, so only underflow goes beyond
+POST_HOC = (
+    "A safety module was put on an adapter that was trained without it: that is ours, not the "
+    "paper's, which trains with it."
+)
 REMOVED_BELOW = 0.1  # a projected module with less of its update's norm left is in effect removed
 
 
@@ -193,6 +197,8 @@ def _warnings(report: Report, layers: Sequence[LayerReport], method: Method) -> 
     yield from _warnings_about_tied_heads(layers)
     yield from _warnings_about_strength(projected, method)
     yield from _warnings_about_identity(scored, method)
+    if method.name == "salora":
+        yield POST_HOC
     yield from _warnings_about_rounding(projected)
     yield from _warnings_about_models(report)
     yield from _warnings_about_requests(len(scored), method, report.adapter.dropped_config_keys)
@@ -223,7 +229,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _warnings_about_strength(projected: Sequence[LayerReport], method: Method) -> Iterable[str]:
-    if method.name != "safe_lora" or method.rescale != "none":
+    if method.name not in ("safe_lora", "salora") or method.rescale != "none":
         return
     removed = sum(e < REMOVED_BELOW for e in _known(layer.retained_energy for layer in projected))
     if removed:

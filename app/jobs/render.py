@@ -28,6 +28,7 @@ COLUMNS = (
     "alignment",
     "decision",
     "reason",
+    "safety_share",
 )
 
 

@@ -17,7 +17,7 @@ from app.domain.method import Method
 from app.domain.salora import Recipe
 from app.intake.preflight import check_fit
 from app.jobs.align import modules_to_align
-from app.jobs.check_salora import check_count, check_recipe, check_salora, given
+from app.jobs.check_salora import check_count, check_exported, check_recipe, check_salora, given
 from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
 
 logger = logging.getLogger(__name__)
@@ -70,6 +70,8 @@ def submit(
         return earlier
     adapter = None if request.adapter is None else records.adapter(request.adapter)
     modules = adapter.modules if adapter else None
+    if adapter and request.recipe is None:
+        check_exported(adapter.dropped_keys)
     check_request(request, modules, models=models, records=records)
     wanted = _new_job(request)
     job = records.add_job(wanted, idempotency, most_queued=quotas.queued_jobs)
