@@ -68,6 +68,11 @@ class Client:
             }
             return _json(self._http.post("/v1/adapters", files=files))
 
+    def upload_dataset(self, data: Path) -> dict[str, Any]:
+        """Upload JSON lines, streamed from disk."""
+        with data.open("rb") as file:
+            return _json(self._http.post("/v1/datasets", files={"data": (data.name, file)}))
+
     def submit(
         self, body: Mapping[str, Any], *, idempotency_key: str | None = None
     ) -> dict[str, Any]:
@@ -109,7 +114,14 @@ class Client:
 
     def download(self, job_id: str, target: Path) -> None:
         """Write the patched adapter's zip to `target`."""
-        with self._http.stream("GET", f"/v1/jobs/{job_id}/adapter") as response:
+        self._download(f"/v1/jobs/{job_id}/adapter", target)
+
+    def download_part(self, path: str, target: Path) -> None:
+        """Write a safety module or a kit to `target`; `path` is the link that its job has."""
+        self._download(f"{path}/file", target)
+
+    def _download(self, path: str, target: Path) -> None:
+        with self._http.stream("GET", path) as response:
             _check(response)
             with target.open("wb") as file:
                 for chunk in response.iter_bytes():

@@ -12,6 +12,7 @@ from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.migrate import migrate
 from app.cli.patch import patch
+from app.cli.salora import salora
 from app.cli.up import up
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ def _options(
 for command in (demo, up, patch, inspect, migrate, gc):
     app.command()(command)
 app.add_typer(keys, name="keys")
+app.add_typer(salora, name="salora")
 
 
 def main() -> None:

@@ -1,9 +1,8 @@
 """`adapter-safety patch`: the main job, in this process or by a server."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,17 +11,19 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app.cli.exits import explained
+from app.cli.folders import check_new, new_folder, open_checkpoint
+from app.cli.salora_ids import module_id
 from app.cli.tables import print_report
 from app.config import Settings
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField
 from app.domain.method import DEFAULT_THRESHOLD, Method, Selection, one_selection
-from app.intake.checkpoint import read_checkpoint
 from app.intake.opened import OpenedAdapter, open_adapter
+from app.intake.preflight import check_fit_chat
 from app.jobs.adapters import stored_modules
+from app.jobs.check_salora import check_exported
 from app.jobs.render import FORMATS
 from app.jobs.submit import JobRequest, check_patch
-from app.storage.models import FolderModels
 
 if TYPE_CHECKING:
     from workers.pipeline import OnModule, PatchInput
@@ -30,11 +31,21 @@ if TYPE_CHECKING:
 REPORT_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".html": "html"}
 
 
+@dataclass(frozen=True)
+class Named:
+    """The models as they were given: folders or ids."""
+
+    base_model: str | None
+    chat_model: str
+
+
 def patch(
     adapter: Annotated[Path, typer.Argument(help="adapter folder, zip, tar or tar.gz")],
-    base_model: Annotated[str, typer.Option(help="unaligned model: folder or id")],
     chat_model: Annotated[str, typer.Option(help="aligned model: folder or id")],
     out: Annotated[Path, typer.Option(help="new folder for the patched adapter")],
+    base_model: Annotated[
+        str | None, typer.Option(help="unaligned model: folder or id; not needed for salora")
+    ] = None,
     projector: Annotated[
         str, typer.Option(help="approximate, exact, subspace or complement")
     ] = "approximate",
@@ -51,7 +62,7 @@ def patch(
     fraction: Annotated[float | None, typer.Option(help="project at least this share")] = None,
     all_: Annotated[bool, typer.Option("--all", help="project every module")] = False,
     name: Annotated[
-        str, typer.Option("--method", help="safe_lora, or a baseline: scale, prune")
+        str, typer.Option("--method", help="safe_lora, salora, or a baseline: scale, prune")
     ] = "safe_lora",
     factor: Annotated[float | None, typer.Option(help="scale: B is multiplied by it")] = None,
     rescale: Annotated[
@@ -60,6 +71,9 @@ def patch(
     full_weights: Annotated[
         str, typer.Option(help="modules_to_save, trained tokens, biases: keep, drop or project")
     ] = "keep",
+    safety_module: Annotated[
+        Path | None, typer.Option(help="salora: folder of the safety module")
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(help="also write the report: .json, .csv, .md or .html")
     ] = None,
@@ -77,15 +91,18 @@ def patch(
             factor,
             rescale,  # type: ignore[arg-type]
             full_weights,  # type: ignore[arg-type]
+            safety_module=None if safety_module is None else module_id(safety_module),
         )
         _check_out(out, report)
-        names = {"base_model": base_model, "chat_model": chat_model}
+        names = Named(base_model, chat_model)
+        if method.needs_base and base_model is None:
+            raise InvalidField(field="base_model", reason="is missing")
         if server:
             from app.cli.remote import patch_remotely  # here: an HTTP client takes 0.1 s to import
 
-            found = patch_remotely(server, adapter, names, method, out)
+            found = patch_remotely(server, adapter, asdict(names), method, out)
         else:
-            found = _patch_here(adapter, names, method, out)
+            found = _patch_here(adapter, names, method, safety_module, out)
         _write_report(found, report)
     print_report(found)
     typer.echo(f"patched adapter: {out}")
@@ -102,8 +119,7 @@ def selection(
 
 def _check_out(out: Path, report: Path | None) -> None:
     """Before any work: nothing of the caller's is written over."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InvalidField(field="out", reason=f"{out} is there already and is not an empty folder")
+    check_new(out)
     if report and not report.absolute().parent.is_dir():
         reason = f"there is no folder {report.absolute().parent}"
         raise InvalidField(field="report", reason=reason)
@@ -112,45 +128,53 @@ def _check_out(out: Path, report: Path | None) -> None:
         raise InvalidField(field="report", reason=reason)
 
 
-def _patch_here(adapter: Path, names: dict[str, str], method: Method, out: Path) -> dict[str, Any]:
-    models = {field: _checkpoint(name, field) for field, name in names.items()}
-    with open_adapter(adapter) as opened:
-        modules = stored_modules(opened.manifest)
-        request = JobRequest(
-            "patch", opened.manifest.id, names["base_model"], names["chat_model"], method
-        )
-        check_patch(modules, models["base_model"], models["chat_model"], request)
-        return _patch_opened(opened, names, models, method, out)
-
-
-def _patch_opened(
-    opened: OpenedAdapter,
-    names: dict[str, str],
-    models: dict[str, Checkpoint],
-    method: Method,
-    out: Path,
+def _patch_here(
+    adapter: Path, names: "Named", method: Method, safety: Path | None, out: Path
 ) -> dict[str, Any]:
+    chat = open_checkpoint(names.chat_model, "chat_model")
+    base = None if names.base_model is None else open_checkpoint(names.base_model, "base_model")
+    with open_adapter(adapter) as opened:
+        check_exported(opened.manifest.dropped_keys)
+        modules = stored_modules(opened.manifest)
+        if base is None:
+            check_fit_chat(modules, chat, names.chat_model)
+        else:
+            check_patch(modules, base, chat, _request(opened, names, method))
+        return _write(_input(opened, names, (base, chat), method, safety), out)
+
+
+def _request(opened: OpenedAdapter, names: "Named", method: Method) -> JobRequest:
+    return JobRequest("patch", opened.manifest.id, names.base_model, names.chat_model, method)
+
+
+def _input(
+    opened: OpenedAdapter,
+    names: "Named",
+    models: tuple[Checkpoint | None, Checkpoint],
+    method: Method,
+    safety: Path | None,
+) -> "PatchInput":
     from workers.pipeline import NamedCheckpoint, PatchInput  # here, because this imports torch
 
-    base, chat = (NamedCheckpoint(names[f], models[f]) for f in ("base_model", "chat_model"))
-    given = PatchInput(opened.folder, opened.manifest, base, chat, method)
-    return _write(given, out)
+    chat = NamedCheckpoint(names.chat_model, models[1])
+    base = NamedCheckpoint(names.base_model or "", models[0]) if models[0] else None
+    if safety is None:
+        return PatchInput(opened.folder, opened.manifest, base, chat, method)
+    from app.cli.salora_here import load_module
+    from workers.same_model import check_digest
+
+    module = load_module(safety)
+    check_digest("safety module", module.made_of, chat)
+    return PatchInput(opened.folder, opened.manifest, base, chat, method, module)
 
 
 def _write(given: "PatchInput", out: Path) -> dict[str, Any]:
     """Into a folder beside `out` first, so that `out` is whole or not there."""
     from workers.output import write_patched_adapter
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     threads = Settings().resolved_threads
-    try:
-        with _progress(len(given.manifest.modules)) as on_module:
-            report = write_patched_adapter(given, work, threads=threads, on_module=on_module)
-        work.chmod(0o755)
-        work.replace(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with new_folder(out) as work, _progress(len(given.manifest.modules)) as on_module:
+        report = write_patched_adapter(given, work, threads=threads, on_module=on_module)
     return report.as_json()
 
 
@@ -160,15 +184,6 @@ def _progress(total: int) -> Iterator["OnModule"]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("patching", total=total)
         yield lambda progress: bar.update(task, completed=progress.done)
-
-
-def _checkpoint(name: str, field: str) -> Checkpoint:
-    """A folder as given, else a model id under the model root."""
-    if Path(name).is_dir():
-        return read_checkpoint(Path(name), field=field, model=name)
-    if name.startswith((".", "/", "~")):
-        raise InvalidField(field=field, reason=f"there is no folder {name}")
-    return FolderModels(Settings().resolved_model_root).checkpoint(name, field=field)
 
 
 def _write_report(found: dict[str, Any], report: Path | None) -> None:

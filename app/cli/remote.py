@@ -4,7 +4,8 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,21 @@ def patch_remotely(
     """Upload, submit, follow, download into `out`; the report. Ends the process on a failure."""
     if not adapter.exists():
         raise InvalidField(field="adapter", reason=f"there is nothing at {adapter}")
+    with connected(server) as client:
+        job = _finished(client, adapter, models, method)
+        if job["status"] != "succeeded":
+            detail = (job["problem"] or {}).get("detail", f"the job was {job['status']}")
+            raise fail(detail, FAILED)
+        _download(client, job["id"], out)
+        return client.report(job["id"])
+
+
+@contextmanager
+def connected(server: str) -> Iterator[Client]:
+    """What the server answers, or that it does not, ends the process with a sentence."""
     try:
         with Client(server, api_key=os.environ.get(API_KEY)) as client:
-            job = _finished(client, adapter, models, method)
-            if job["status"] != "succeeded":
-                detail = (job["problem"] or {}).get("detail", f"the job was {job['status']}")
-                raise fail(detail, FAILED)
-            _download(client, job["id"], out)
-            return client.report(job["id"])
+            yield client
     except ProblemError as error:
         raise fail(str(error), BAD_INPUT if 400 <= error.status < 500 else FAILED) from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:

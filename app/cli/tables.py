@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.jobs.render import number
+from app.jobs.render import SALORA_COLUMNS, TITLES, cell, number
 
 MEASURES = {
     "cosine": "cosine",
@@ -36,6 +36,24 @@ def print_report(report: Mapping[str, Any]) -> None:
         f"median retained energy {number(summary['median_retained_energy'])}",
         highlight=False,
     )
+    for warning in report["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def print_salora(report: Mapping[str, Any]) -> None:
+    """To stdout: one row a module, what the data was, warnings last, where they are seen."""
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    kind, columns = report["kind"], SALORA_COLUMNS[report["kind"]]
+    title = f"{TITLES[kind]} of {report['chat_model']['id']}"
+    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name != "module")
+    for module in report["modules"]:
+        table.add_row(*(Text(cell(module[name])) for name in columns))
+    console.print(table)
+    for data in report["data"]:
+        said = f"{data['rows']} rows, {data['response_tokens']} of {data['tokens']} tokens are"
+        console.print(f"{data['role']} data: {said} responses'", highlight=False)
     for warning in report["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"))
 
@@ -67,4 +85,5 @@ def _method(method: Mapping[str, Any]) -> str:
     factor = "" if method["factor"] is None else f" by {method['factor']:g}"
     rescale = "" if method["rescale"] == "none" else f" ({method['rescale']})"
     done = f"{method['name']}{factor}{rescale}"
-    return f"{done}, projector {method['projector']}{size}, modules by {select['by']}{value}"
+    projector = f", projector {method['projector']}{size}" if method["projector"] else ""
+    return f"{done}{projector}, modules by {select['by']}{value}"

@@ -1,0 +1,41 @@
+"""Models and output folders as the commands take them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.config import Settings
+from app.domain.checkpoint import Checkpoint
+from app.domain.errors import InvalidField
+from app.intake.checkpoint import read_checkpoint
+from app.storage.models import FolderModels
+
+
+def open_checkpoint(name: str, field: str) -> Checkpoint:
+    """A folder as given, else a model id under the model root."""
+    if Path(name).is_dir():
+        return read_checkpoint(Path(name), field=field, model=name)
+    if name.startswith((".", "/", "~")):
+        raise InvalidField(field=field, reason=f"there is no folder {name}")
+    return FolderModels(Settings().resolved_model_root).checkpoint(name, field=field)
+
+
+def check_new(out: Path) -> None:
+    """Before any work: nothing of the caller's is written over. Raises InvalidField."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidField(field="out", reason=f"{out} is there already and is not an empty folder")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out`, which becomes `out` at the end: so `out` is whole or not there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        work.replace(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
