@@ -48,7 +48,9 @@ def test_one_pass_gives_the_product_and_the_norm(shape: tuple[int, int], transpo
     b = torch.randn(shape[0], 5, generator=torch.Generator().manual_seed(1))
     product, squared = apply_panels(hold(v, Scratch()).panels, b, Scratch())
     expected = exact @ (exact.T @ b.double())
-    assert torch.linalg.norm(product - expected) < 2e-6 * torch.linalg.norm(expected)
+    # Some BLAS sum d_out float32 terms one after the other: rounding grows with their root.
+    tolerance = 2e-6 * max(1.0, (shape[0] / 4096) ** 0.5)
+    assert torch.linalg.norm(product - expected) < tolerance * torch.linalg.norm(expected)
     assert squared == pytest.approx(float(exact.square().sum()), rel=1e-7)
 
 
