@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.chat_models import save_chat_model
 from tests.factory import World, perturb, save_adapter
 from tests.faults.processes import QUICK, Site
 from tests.faults.undisturbed import Undisturbed, undisturbed_run
@@ -26,6 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     model.save_pretrained(folder / "base")
     perturb(model, 0.1)
     model.save_pretrained(folder / "chat")
+    save_chat_model(folder / "talk")  # for trainings
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
     save_adapter(model, folder / "adapter", "llama", target_modules=targets)
     return World(folder / "base", folder / "chat", folder / "adapter", "llama")
