@@ -201,6 +201,7 @@ REFUSED = [
     ("safety_module", {"chat_model": "gone"}, 422, "unknown-model", "chat_model"),
     ("safety_module", {"target_modules": ["q_proj", "w_q"]}, 422, "targets-refused", "w_q"),
     ("safety_module", {"target_modules": ["embed_tokens"]}, 422, "targets-refused", "embedding"),
+    ("safety_module", {"target_modules": ["lm_head"]}, 422, "targets-refused", "output head"),
     ("safety_module", {"target_modules": ["norm"]}, 422, "targets-refused", "norm"),
     ("safety_module", {"target_modules": ["_proj"]}, 422, "targets-refused", "_proj"),
     ("salora_init", {"safety_module": NONE}, 404, "part-not-found", "no safety module"),
@@ -306,6 +307,18 @@ def test_a_method_without_what_it_needs_is_refused_by_field(
 ) -> None:
     answer = http.post("/v1/jobs", json=by_salora(ids, NONE, method=method))
     assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+def test_one_call_takes_a_safety_module(
+    http: httpx.Client, ids: dict[str, str], llama_world: World
+) -> None:
+    fields = {"chat_model": "chat", "name": "salora", "safety_module": ids["safety_module"]}
+    answer = http.post("/v1/patch", files=parts(llama_world.adapter), data=fields)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["method"]["safety_module"] == ids["safety_module"]
+    without = {"chat_model": "chat"}
+    refused = http.post("/v1/patch", files=parts(llama_world.adapter), data=without)
+    assert (refused.status_code, refused.json()["field"]) == (422, "base_model")
 
 
 def test_more_modules_than_there_are_cannot_be_selected(
