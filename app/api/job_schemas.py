@@ -198,7 +198,8 @@ def _method(job: Job) -> dict[str, Any] | None:
     if job.kind in SALORA_KINDS:
         return None
     if job.kind == "alignment":
-        return asdict(job.method.projection)
+        projection = job.method.projection
+        return {name: getattr(projection, name) for name in ("projector", "energy", "rank")}
     return asdict(method_reference(job.method))
 
 

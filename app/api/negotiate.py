@@ -1,6 +1,6 @@
 """Which form of the report the client wants: `?format=` first, then `Accept` (RFC 9110, 12.5.1)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
 
@@ -8,21 +8,20 @@ from app.domain.errors import InvalidField
 from app.jobs.render import FORMATS
 
 
-def report_format(
-    wanted: str | None, accept: str | None, names: Collection[str] = FORMATS.keys()
-) -> str:
-    """One of `names`, which are of `FORMATS`. Raises InvalidField(field="format"), or 406 for an
-    impossible Accept."""
+def report_format(wanted: str | None, accept: str | None) -> str:
+    """A name of `FORMATS`. Raises InvalidField(field="format"), or 406 for an impossible Accept."""
     if wanted is not None:
-        if wanted not in names:
-            raise InvalidField(field="format", reason=f"must be one of {', '.join(names)}")
+        if wanted not in FORMATS:
+            raise InvalidField(field="format", reason=f"must be one of {', '.join(FORMATS)}")
         return wanted
     if not accept:
         return "json"
-    qualities = {name: _quality(_plain(FORMATS[name][0]), _ranges(accept)) for name in names}
+    qualities = {
+        name: _quality(_plain(media), _ranges(accept)) for name, (media, _) in FORMATS.items()
+    }
     best = max(qualities, key=lambda name: qualities[name])
     if qualities[best] == 0:
-        known = ", ".join(_plain(FORMATS[name][0]) for name in names)
+        known = ", ".join(_plain(media) for media, _ in FORMATS.values())
         raise HTTPException(406, f"the report comes as {known}")
     return best
 

@@ -35,7 +35,7 @@ NUMBERS = {
     "fraction": float,
 }
 SELECTIONS = ("threshold", "count", "fraction", "all")
-TEXTS = ("name", "projector", "rescale", "full_weights")
+TEXTS = ("name", "projector", "rescale", "full_weights", "safety_module")
 METHOD_FIELDS = (*TEXTS, "energy", "rank", "factor", *SELECTIONS)
 TEXT = {"type": "string"}
 PATCH_BODY: dict[str, Any] = {
@@ -45,7 +45,7 @@ PATCH_BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["base_model", "chat_model"],
+                    "required": ["chat_model"],
                     "properties": {
                         **UPLOAD_PROPERTIES,
                         "base_model": TEXT,

@@ -12,7 +12,7 @@ from app.api.negotiate import report_format
 from app.api.ranges import file_response
 from app.api.services import Services
 from app.domain.errors import InvalidField
-from app.domain.job import SALORA_KINDS, Job, JobKind, PatchKind
+from app.domain.job import Job, JobKind, PatchKind
 from app.domain.method import Selection, one_selection
 from app.jobs.decide import what_if
 from app.jobs.render import FORMATS
@@ -85,8 +85,7 @@ def show_report(
     without a worker: what another selection would do.
     """
     job = services.records.job(job_id)
-    names = ("json",) if job.kind in SALORA_KINDS else FORMATS.keys()
-    media_type, render = FORMATS[report_format(format, accept, names)]
+    media_type, render = FORMATS[report_format(format, accept)]
     if other is not None and job.kind not in get_args(PatchKind):
         reason = "the report of this kind of job holds no decisions to make anew"
         raise InvalidField(field=other.by, reason=reason)

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from app.domain.alignment import AlignmentReport
 from app.domain.report import Report
+from app.domain.salora_report import SaloraReport
 
 router = APIRouter(prefix="/v1/schemas", tags=["schemas"])
 
@@ -23,3 +24,9 @@ def report_schema() -> dict[str, Any]:
 def alignment_schema() -> dict[str, Any]:
     """The JSON Schema of an alignment's report."""
     return {**DIALECT, **TypeAdapter(AlignmentReport).json_schema(mode="serialization")}
+
+
+@router.get("/salora")
+def salora_schema() -> dict[str, Any]:
+    """The JSON Schema of the reports of SaLoRA's jobs."""
+    return {**DIALECT, **TypeAdapter(SaloraReport).json_schema(mode="serialization")}

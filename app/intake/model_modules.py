@@ -36,16 +36,21 @@ def targeted_modules(names: Sequence[str], chat: Checkpoint) -> list[AlignedModu
     """The linear modules that `target_modules` mean, as PEFT reads it: each name is a full name or
     what follows a dot in one; in module order.
 
-    Raises TargetsRefused naming those that mean no weight of two axes, or an embedding.
+    Raises TargetsRefused naming those that mean no weight of two axes, or an embedding or head.
     """
     ending = _by_end(names, chat)
     meant = {name: ending[name] or _whole(chat, name) for name in names}
     if lost := [name for name in names if not meant[name]]:
         raise TargetsRefused(modules=lost, reason="the chat model has no such linear module")
     found = {module.name: module for modules in meant.values() for module in modules}
-    if embeddings := [name for name, m in found.items() if m.layer_type == "embedding"]:
-        raise TargetsRefused(modules=embeddings, reason="an embedding is no linear module")
+    if tokens := [name for name, module in found.items() if _is_of_tokens(module)]:
+        reason = "an embedding or output head has no safety module"
+        raise TargetsRefused(modules=tokens, reason=reason)
     return sorted(found.values(), key=lambda module: module_order(module.name))
+
+
+def _is_of_tokens(module: AlignedModule) -> bool:
+    return module.layer_type == "embedding" or is_output_head(module.name)
 
 
 def _whole(checkpoint: Checkpoint, name: str) -> list[AlignedModule]:

@@ -12,7 +12,7 @@ from app.intake.dataset_rows import read_rows
 from app.intake.tokenizer import TokenCounter
 from app.jobs.ports import Artifacts, Models, Records
 
-BATCH_CHARACTERS = 1 << 20  # of texts that are tokenized at once
+BATCH_CHARACTERS = 1 << 18  # of texts that are tokenized at once, at about 100 bytes each
 
 
 @dataclass

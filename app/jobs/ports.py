@@ -70,11 +70,10 @@ class Records(Protocol):
         """Raises InvalidField(field="cursor")."""
 
     def add_part(self, part: Part) -> Part:
-        """Keep a safety module or kit and return it; where its id is there already, what is kept
-        under it, noted as used."""
+        """Keep a safety module or kit; what is kept under its id, noted as used."""
 
     def find_part(self, kind: PartKind, part_id: str) -> Part | None:
-        """The part, noted as used, so that it is young; None where there is none."""
+        """The part, noted as used; None where there is none."""
 
     def part(self, kind: PartKind, part_id: str) -> Part:
         """Raises PartNotFound."""
@@ -186,8 +185,7 @@ class Records(Protocol):
         """As `expire_adapters`, for data sets."""
 
     def expire_parts(self, kept: timedelta, *, dry_run: bool) -> int:
-        """As `expire_adapters`, for safety modules and kits, by when they were used the last
-        time."""
+        """As `expire_adapters`, for safety modules and kits, by their last use."""
 
     def named_files(self) -> set[str]:
         """The SHA-256 of every file that a record of any tenant names."""

@@ -9,9 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 
 from app.domain.job import Checkpointed, JobResult
+from app.domain.report import ModelReference
 from app.domain.salora import Part, PartKind, PartModule, SafetyModuleRecipe, TrainRecipe
+from app.domain.salora_report import DataUse, SafetyRow, SaloraReport
 from app.intake.checkpoint import read_checkpoint
 from tests.factory import World
 from tests.samples import a_file, a_part, a_salora_job, entry_of
@@ -201,6 +204,7 @@ REFUSED = [
     ("safety_module", {"chat_model": "gone"}, 422, "unknown-model", "chat_model"),
     ("safety_module", {"target_modules": ["q_proj", "w_q"]}, 422, "targets-refused", "w_q"),
     ("safety_module", {"target_modules": ["embed_tokens"]}, 422, "targets-refused", "embedding"),
+    ("safety_module", {"target_modules": ["lm_head"]}, 422, "targets-refused", "output head"),
     ("safety_module", {"target_modules": ["norm"]}, 422, "targets-refused", "norm"),
     ("safety_module", {"target_modules": ["_proj"]}, 422, "targets-refused", "_proj"),
     ("salora_init", {"safety_module": NONE}, 404, "part-not-found", "no safety module"),
@@ -308,6 +312,18 @@ def test_a_method_without_what_it_needs_is_refused_by_field(
     assert (answer.status_code, answer.json()["field"]) == (422, field)
 
 
+def test_one_call_takes_a_safety_module(
+    http: httpx.Client, ids: dict[str, str], llama_world: World
+) -> None:
+    fields = {"chat_model": "chat", "name": "salora", "safety_module": ids["safety_module"]}
+    answer = http.post("/v1/patch", files=parts(llama_world.adapter), data=fields)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["method"]["safety_module"] == ids["safety_module"]
+    without = {"chat_model": "chat"}
+    refused = http.post("/v1/patch", files=parts(llama_world.adapter), data=without)
+    assert (refused.status_code, refused.json()["field"]) == (422, "base_model")
+
+
 def test_more_modules_than_there_are_cannot_be_selected(
     http: httpx.Client, ids: dict[str, str]
 ) -> None:
@@ -327,11 +343,25 @@ def test_the_description_names_every_kind(http: httpx.Client) -> None:
     assert set(kinds) == {"patch", "score", *RECIPES}
 
 
-def test_what_a_job_has_made_is_linked_and_its_report_is_json(
+def a_report(ids: dict[str, str]) -> SaloraReport:
+    rows = [SafetyRow("m.0.q_proj", 0, "q_proj", (32, 32), 8, 0.9, 3.0, 0.1, "second moments")]
+    return SaloraReport(
+        kind="safety_module",
+        chat_model=ModelReference("chat", None, NONE),
+        settings={"rank": 8},
+        data=[DataUse("safety", ids["dataset"], 1, 9, 4, 0, True)],
+        modules=rows,
+        warnings=["few rows"],
+        versions={"torch": "2"},
+        part=ids["safety_module"],
+    )
+
+
+def test_what_a_job_has_made_is_linked_and_reported_in_every_form(
     http: httpx.Client, service: Service, ids: dict[str, str], tmp_path: Path
 ) -> None:
     """The queue never hears of these jobs, so no worker takes them from the test."""
-    path, report = a_file(tmp_path, b'{"schema_version": "1", "kind": "safety_module"}')
+    path, report = a_file(tmp_path, json.dumps(a_report(ids).as_json()).encode())
     with service.stores() as (records, artifacts):
         artifacts.put(path, report)
         recipe = SafetyModuleRecipe(ids["dataset"])
@@ -344,11 +374,13 @@ def test_what_a_job_has_made_is_linked_and_its_report_is_json(
     links = http.get(f"/v1/jobs/{job.id}").json()["links"]
     assert links["safety_module"] == f"/v1/safety-modules/{ids['safety_module']}"
     assert "adapter" not in links
-    assert http.get(links["report"]).json()["kind"] == "safety_module"
-    csv = http.get(links["report"], params={"format": "csv"})
-    assert (csv.status_code, csv.json()["field"]) == (422, "format")
-    page = http.get(links["report"], headers={"Accept": "text/html"})
-    assert page.status_code == 406
+    schema = http.get("/v1/schemas/salora").json()
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(http.get(links["report"]).json())
+    for form in ("csv", "markdown", "html"):
+        answer = http.get(links["report"], params={"format": form})
+        assert answer.status_code == 200
+        assert "m.0.q_proj" in answer.text
     anew = http.get(links["report"], params={"threshold": "0.5"})
     assert (anew.status_code, anew.json()["field"]) == (422, "threshold")
     adapter = http.get(f"/v1/jobs/{job.id}/adapter")

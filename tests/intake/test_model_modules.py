@@ -19,8 +19,9 @@ from app.domain.errors import (
     ModelShapesDiffer,
     ModulesNotInModel,
 )
+from app.domain.salora_errors import TargetsRefused
 from app.intake.checkpoint import read_checkpoint
-from app.intake.model_modules import named_modules, shared_modules
+from app.intake.model_modules import named_modules, shared_modules, targeted_modules
 from tests.factory import MAKERS, World, make_world, perturb
 
 
@@ -129,6 +130,24 @@ def copied(source: Path, target: Path) -> Path:
     for name in ("config.json", "model.safetensors"):
         (target / name).write_bytes((source / name).read_bytes())
     return target
+
+
+def test_target_modules_are_full_names_or_ends_of_names(llama_world: World) -> None:
+    chat = read(llama_world.chat)
+    found = targeted_modules(["q_proj", "model.layers.1.mlp.up_proj", "0.mlp.up_proj"], chat)
+    assert [module.name for module in found] == [
+        "model.layers.0.mlp.up_proj",
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.1.mlp.up_proj",
+        "model.layers.1.self_attn.q_proj",
+    ]
+    assert {(module.d_out, module.d_in) for module in found} == {(32, 32), (48, 32)}
+
+
+@pytest.mark.parametrize("target", ["proj", "_proj", "norm", "w_q", "embed_tokens", "lm_head"])
+def test_a_target_that_means_no_linear_module_is_refused(llama_world: World, target: str) -> None:
+    with pytest.raises(TargetsRefused, match=target):
+        targeted_modules(["q_proj", target], read(llama_world.chat))
 
 
 def change(folder: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -17,6 +17,7 @@ from app.domain.report import (
     Summary,
 )
 from app.jobs.decide import decided, from_json, method_of, method_reference, what_if
+from app.jobs.render import FORMATS
 
 METHODS = [
     Method(),
@@ -25,6 +26,7 @@ METHODS = [
     Method(name="scale", factor=0.5, select=Selection("fraction", 0.5)),
     Method(name="prune"),
     Method(rescale="preserve_norm"),
+    Method(name="salora", safety_module="5" * 64),
 ]
 
 
@@ -55,7 +57,7 @@ def report(cosines: Sequence[float | None], method: Method) -> Report:
     model = ModelReference("org/chat", None, "d" * 64)
     undecided = Report(
         adapter=AdapterReference("a" * 64, "org/chat", ("hello",)),
-        base_model=model,
+        base_model=model if method.needs_base else None,
         chat_model=model,
         method=method_reference(method),
         summary=Summary(0, 0, 0, 0, None, None, None, None),
@@ -110,6 +112,21 @@ def test_a_report_comes_back_from_its_json(method: Method) -> None:
 def test_the_method_comes_back_as_resolved(method: Method) -> None:
     again = method_of(method_reference(method))
     assert method_reference(again) == method_reference(method)
+
+
+def test_a_safety_modules_report_names_it_and_no_base_model_in_every_form() -> None:
+    method = Method(name="salora", safety_module="5" * 64)
+    made = report([0.1, 0.9], method)
+    again = what_if(made.as_json(), Selection("all", None))
+    assert again.summary.projected == 2
+    assert again.base_model is None
+    assert (again.method.projector, again.method.safety_module) == (None, "5" * 64)
+    for name in ("markdown", "html"):
+        _, render = FORMATS[name]
+        page = render(made.as_json())
+        assert "5" * 64 in page
+        assert "approximate" not in page
+        assert "None" not in page
 
 
 def test_a_baselines_reason_says_what_was_done() -> None:
