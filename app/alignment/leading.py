@@ -52,6 +52,12 @@ def _whole(operator: Operator, d: int, rank: int, device: torch.device | None) -
     return Leading(vectors.flip(1)[:, :rank], values.flip(0)[:rank].clamp_min(0))
 
 
+def signs(columns: Tensor) -> Tensor:
+    """`(1, n)`: what makes the largest entry of each column positive, because a decomposition
+    leaves signs open."""
+    return columns.gather(0, columns.abs().argmax(0, keepdim=True)).sign()
+
+
 def _first_block(d: int, width: int, device: torch.device | None) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     block = torch.randn(d, width, dtype=torch.float64, generator=generator).to(device)

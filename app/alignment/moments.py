@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from app.alignment.leading import leading, orthonormal
+from app.alignment.leading import leading, orthonormal, signs
 
 SKETCH_PER_RANK = 8  # columns of a sketch for each direction that is asked for
 LEAST_SKETCH = 256
@@ -134,4 +134,5 @@ def _subspace(vectors: Tensor, squares: Tensor, whole: float, rows: int) -> Subs
     values = squares.clamp_min(0).sqrt()
     kept = int((values > RANK_TOLERANCE * values[0]).sum())
     energy = min(1.0, float(squares[:kept].sum()) / whole)
-    return Subspace(vectors[:, :kept].float().contiguous(), values[:kept].float(), energy, rows)
+    basis = vectors[:, :kept] * signs(vectors[:, :kept])
+    return Subspace(basis.float().contiguous(), values[:kept].float(), energy, rows)

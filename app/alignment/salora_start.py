@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.alignment.leading import leading
+from app.alignment.leading import leading, signs
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def start(weight: Tensor, rank: int, task_basis: Tensor | None) -> Start:
         found = leading(lambda v: w.T @ (w @ v), w.shape[1], rank, w.device)
         right, values = found.vectors, _roots(found.values)
         left = w @ right / values
-    signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
-    left, right = left * signs, right * signs
+    left, right = left * signs(left), right * signs(left)
     if task_basis is not None:
         v_t = task_basis.double()
         left = v_t @ (v_t.T @ left)
