@@ -57,3 +57,12 @@ def save_chat_model(
     model.to(dtype).save_pretrained(folder)
     letters(template).save_pretrained(folder)
     return model.eval()
+
+
+def save_with_a_letter_that_breaks(model: PreTrainedModel, folder: Path) -> None:
+    """The same model, whose letter z is NaN: a loss becomes NaN where a row has one."""
+    tokenizer = letters()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("z")] = torch.nan
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

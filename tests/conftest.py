@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, exc, make_url, text
 from app.storage import migrate
 from app.storage.records import SqlRecords
 from app.storage.tables import metadata
-from tests.chat_models import save_chat_model
+from tests.chat_models import save_chat_model, save_with_a_letter_that_breaks
 from tests.factory import World, make_world
 from tests.servers import RedisServer, S3Server
 from tests.service import Service, running
@@ -43,8 +43,9 @@ def llama_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="session")
 def model_root(llama_world: World) -> Path:
     """The folder that a service takes as ADAPTER_SAFETY_MODEL_ROOT: ids `base` and `chat`, and
-    `talk`, which has a tokenizer."""
-    save_chat_model(llama_world.base.parent / "talk")
+    `talk`, which has a tokenizer, and `breaks`, which is the same but for its letter z."""
+    talk = save_chat_model(llama_world.base.parent / "talk")
+    save_with_a_letter_that_breaks(talk, llama_world.base.parent / "breaks")
     return llama_world.base.parent
 
 

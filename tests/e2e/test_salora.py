@@ -20,6 +20,7 @@ from app.alignment.safety_module import SAFETY_MODULE_FILE, SafetyModule
 from app.alignment.salora import attach
 from app.client import parse_events
 from app.domain.adapter import CONFIG_FILE, PATCHED_FILES, WEIGHTS_FILE
+from app.domain.dataset import Message, Row
 from tests.jsonl import as_jsonl
 from tests.workers.salora_world import refusals, task
 
@@ -59,7 +60,8 @@ class Made:
 
 
 def job(http: httpx.Client, kind: str, **body: Any) -> dict[str, Any]:
-    answer = http.post("/v1/jobs", json={"kind": kind, "chat_model": "talk", **body}, headers=WAIT)
+    asked = {"kind": kind, "chat_model": "talk", **body}
+    answer = http.post("/v1/jobs", json=asked, headers=WAIT)
     assert answer.is_success, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -292,6 +294,27 @@ def test_a_model_without_a_tokenizer_fails_with_its_name(made: Made) -> None:
     assert found["status"] == "failed"
     assert found["problem"]["type"].endswith("tokenizer-refused")
     assert "chat_model chat" in found["problem"]["detail"]
+
+
+def test_a_loss_that_is_no_number_fails_and_the_last_good_checkpoint_is_kept_and_named(
+    made: Made,
+) -> None:
+    model = {"chat_model": "breaks", **SHORT}
+    module = succeeded(job(made.http, "safety_module", dataset=made.safety_set, rank=4, **model))
+    part = module["links"]["safety_module"].rpartition("/")[2]
+    kit = succeeded(job(made.http, "salora_init", safety_module=part, rank=4, **model))
+    rows = [*task(39), Row(40, (Message("user", "add"), Message("assistant", "zzz")))]
+    dataset = upload(made.http, as_jsonl(rows))["id"]
+    found = job(
+        made.http, "salora_train", kit=kit["links"]["kit"].rpartition("/")[2], dataset=dataset,
+        batch_size=1, checkpoint_steps=1, **model,
+    )  # fmt: skip
+    assert found["status"] == "failed"
+    problem, kept = found["problem"], found["checkpoint"]
+    assert problem["type"].endswith("non-finite-loss")
+    assert problem["step"] > 1  # the seed puts the row there
+    assert kept["step"] == problem["step"] - 1
+    assert f"the last good checkpoint is that of step {kept['step']}" in problem["detail"]
 
 
 def test_a_training_is_cancelled_at_a_step(made: Made) -> None:
