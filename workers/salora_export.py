@@ -34,6 +34,7 @@ from workers.safety_module import versions, write_report
 from workers.sweeping import OnStep
 
 Pair = tuple[Tensor, Tensor]
+NOISE = 1e-7  # relative to ||A||_F ||B||_F; float32 has no more digits
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,16 @@ class _Exported:
             shape=(self.b.shape[0], self.a.shape[1]),
             rank=self.a.shape[0],
             trained_rank=trained_rank,
-            update_norm=update_norm(LoraPair(self.a, self.b, scaling)),
+            update_norm=self._update_norm(scaling),
             safety_share=safety_share(self.a, self.b, kit.modules[name].safety),
             error=self.error,
         )
+
+    def _update_norm(self, scaling: float) -> float:
+        """Zero where the halves cancel: what is left then is rounding."""
+        size = float(torch.linalg.matrix_norm(self.a) * torch.linalg.matrix_norm(self.b))
+        norm = update_norm(LoraPair(self.a, self.b, scaling))
+        return norm if norm > NOISE * abs(scaling) * size else 0.0
 
 
 def _exported(name: str, pair: Pair, given: ExportInput) -> _Exported:
