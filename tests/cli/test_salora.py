@@ -170,6 +170,7 @@ def test_a_safety_module_is_put_on_a_trained_adapter(made: Folders, tmp_path: Pa
     assert "salora, modules by all" in done.stdout
 
 
+@pytest.mark.parametrize("service", ["SQLite and a folder"], indirect=True)
 def test_through_a_server_the_same_is_made(made: Folders, tmp_path: Path, service: Service) -> None:
     server = ("--server", service.url)
     data = ("--data", made.safety, "--rank", 6, *SHORT)
