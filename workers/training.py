@@ -76,7 +76,8 @@ def train(given: TrainInput, work: Path, on_step: OnStep, on_checkpoint: OnCheck
     warnings: list[str] = []
     batch, accumulation = given.recipe.batch_size, given.recipe.gradient_accumulation_steps
     model = _adapted(given)
-    resumed = [_step_of(found) for found in [_last(work)] if found]
+    checkpoint = _last(work)
+    resumed = _step_of(checkpoint) if checkpoint else None
     while True:
         told = _Told(on_step, on_checkpoint)
         trainer = _trainer(model, given, work, (batch, accumulation), told)
@@ -269,13 +270,13 @@ def _step_of(checkpoint: str) -> int:
     return int(checkpoint.rpartition("-")[2])
 
 
-def _told_of(trainer: _Trainer, model: PeftModel, resumed: Sequence[int]) -> Training:
+def _told_of(trainer: _Trainer, model: PeftModel, resumed: int | None) -> Training:
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return Training(
         steps=trainer.state.global_step,
         epochs=float(trainer.state.epoch or 0.0),
         trained_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        resumed_from=list(resumed),
+        resumed_from=resumed,
         curve=[
             TrainedStep(
                 int(entry["step"]), entry["loss"], entry["learning_rate"], entry["tokens_per_s"]

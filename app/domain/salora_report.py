@@ -80,7 +80,7 @@ class Training:
     steps: int
     epochs: float
     trained_parameters: int
-    resumed_from: Sequence[int]  # steps at which a killed worker's work was taken up
+    resumed_from: int | None  # the step that the last attempt went on from; null: the start
     curve: Sequence[TrainedStep]
 
 

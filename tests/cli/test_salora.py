@@ -132,7 +132,7 @@ def test_an_interrupted_training_goes_on_where_it_was(made: Folders, tmp_path: P
     done = train(made, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "out" / "safety_report.json").read_bytes())
-    assert report["training"]["resumed_from"] == [2]
+    assert report["training"]["resumed_from"] == 2
     assert not left.exists()
     assert_alike(tmp_path / "whole", tmp_path / "out", WEIGHTS_FILE)
 

@@ -59,7 +59,7 @@ def test_a_training_learns_and_tells_each_step(world: SaloraWorld, tmp_path: Pat
     assert [step.step for step in curve] == list(range(1, 11))
     assert curve[-1].loss < curve[0].loss
     assert all(step.tokens_per_s > 0 for step in curve)
-    assert trained.training.resumed_from == []
+    assert trained.training.resumed_from is None
     ranks = Kit.load(world.kit_folder).config["ranks"]
     shapes = {module.name: (module.d_out, module.d_in) for module in world.kit.modules}
     assert trained.training.trained_parameters == sum(r * sum(shapes[n]) for n, r in ranks.items())
@@ -85,7 +85,7 @@ def test_stopped_at_a_step_it_goes_on_and_ends_as_without_the_stop(
         tmp_path / "part" / CHECKPOINTS / "checkpoint-5", moved / CHECKPOINTS / "checkpoint-5"
     )
     resumed = train(world.training(recipe), moved, quiet, quiet)
-    assert resumed.training.resumed_from == [5]
+    assert resumed.training.resumed_from == 5
     assert [step.step for step in resumed.training.curve] == list(range(1, 11))
     assert_same(weights(whole, tmp_path / "one"), weights(resumed, tmp_path / "two"))
 
