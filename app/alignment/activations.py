@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,15 @@ class NoPositions(ValueError):
 
 @dataclass
 class _Input:
-    """What one module reads."""
+    """What one module reads. Its last input is not kept alive: those of all modules together would
+    be as much as a training keeps."""
 
     moment: Moments
     owner: str | None = None  # the module whose moment this one shares
-    last: Tensor | None = None  # the tensor itself: whoever reads the same one can share
+    last: ref[Tensor] | None = None  # the tensor itself: whoever reads the same one can share
+
+    def reads(self, hidden: Tensor) -> bool:
+        return self.last is not None and self.last() is hidden
 
 
 @dataclass
@@ -97,10 +102,10 @@ class Sweep:
 
     def _take(self, name: str, module: nn.Module, hidden: Tensor) -> None:
         seen = self._inputs.get(name) or self._first(name, module, hidden)
-        seen.last = hidden
+        seen.last = ref(hidden)
         if seen.owner is None:
             seen.moment.add(self._chosen(name, hidden))
-        elif self._inputs[seen.owner].last is not hidden:
+        elif not self._inputs[seen.owner].reads(hidden):
             raise NoPositions(name, f"it does not always read what {seen.owner} reads")
 
     def _chosen(self, name: str, hidden: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ class Sweep:
 
     def _shared(self, hidden: Tensor) -> _Input | None:
         for name, seen in self._inputs.items():
-            if seen.last is hidden and seen.owner is None and seen.moment.of_inputs:
+            if seen.reads(hidden) and seen.owner is None and seen.moment.of_inputs:
                 return _Input(seen.moment, owner=name)
         return None
 

@@ -1,8 +1,10 @@
 """The leading eigenvectors of a symmetric positive semidefinite operator, without its matrix.
 
-Block Krylov iteration with Rayleigh-Ritz (Musco and Musco, NeurIPS 2015, algorithm 2), grown until
-the residual says that the leading subspace is found. A d_out x d_out matrix is never built where
-`d_out` is large, and no full eigendecomposition is made of it.
+Block Krylov iteration with Rayleigh-Ritz (Musco and Musco, NeurIPS 2015, algorithm 2), until the
+residual says that the leading subspace is found. A basis that has become wide is restarted from its
+best vectors (Wu and Simon, SIAM J. Matrix Anal. Appl. 2000): what is decomposed stays small. A
+d_out x d_out matrix is never built where `d_out` is large, and no full eigendecomposition is made
+of it, which costs as much as a score of products of the same size.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from torch import Tensor
 
 SMALL = 512  # below, the whole decomposition is as fast
 OVERSAMPLING = 16  # columns of a block beyond the rank that is asked for
+MOST_BLOCKS, KEPT_BLOCKS = 6, 2  # of a basis: where it is restarted, and what it keeps
+MOST_APPLIED = 4  # columns given to the operator, as a multiple of d; beyond, all is decomposed
 NOISE = 1e-13  # relative to the largest value; float64 cannot say more
 ANGLE = 1e-6  # of the subspace, where the spectrum has a gap behind it (Davis and Kahan)
 
@@ -33,16 +37,22 @@ def leading(operator: Operator, d: int, rank: int, device: torch.device | None =
 
     The same operator gives the same bits: the first block comes from a seed of its own.
     """
-    if d <= SMALL or 4 * (rank + OVERSAMPLING) >= d:
+    width = rank + OVERSAMPLING
+    if d <= SMALL or (MOST_BLOCKS + 2) * width >= d:
         return _whole(operator, d, rank, device)
-    basis = _first_block(d, rank + OVERSAMPLING, device)
-    image = operator(basis)
-    while basis.shape[1] <= d // 2:
-        found, residual = _ritz(basis, image, rank)
-        if residual <= _allowed(found, rank):
-            return Leading(found.vectors[:, :rank], found.values[:rank])
-        block = _next_block(image[:, -(rank + OVERSAMPLING) :], basis)
+    basis = _first_block(d, width, device)
+    image, applied, checked_at = operator(basis), width, width
+    while applied <= MOST_APPLIED * d:
+        if basis.shape[1] == checked_at:
+            found = _ritz(basis, image, KEPT_BLOCKS * width)
+            if found.residual(rank) <= found.allowed(rank):
+                return Leading(found.vectors[:, :rank], found.values[:rank].clamp_min(0))
+            if checked_at == MOST_BLOCKS * width:
+                basis, image = found.vectors, found.images
+            checked_at = min(2 * checked_at, MOST_BLOCKS * width)
+        block = _next_block(image[:, -width:], basis)
         basis, image = torch.cat([basis, block], 1), torch.cat([image, operator(block)], 1)
+        applied += width
     return _whole(operator, d, rank, device)
 
 
@@ -77,18 +87,25 @@ def _next_block(image: Tensor, basis: Tensor) -> Tensor:
     return image
 
 
-def _ritz(basis: Tensor, image: Tensor, rank: int) -> tuple[Leading, float]:
-    """The best pairs within the basis, one more than asked for, and the residual of those asked
-    for."""
+@dataclass(frozen=True)
+class _Ritz:
+    """The best pairs within a basis, the largest first."""
+
+    vectors: Tensor  # (d, k), orthonormal columns
+    images: Tensor  # (d, k), the operator's
+    values: Tensor  # (k,)
+
+    def residual(self, rank: int) -> float:
+        left = self.images[:, :rank] - self.vectors[:, :rank] * self.values[:rank]
+        return float(torch.linalg.vector_norm(left))
+
+    def allowed(self, rank: int) -> float:
+        gap = float(self.values[rank - 1] - self.values[rank])
+        return max(NOISE * float(self.values[0]), ANGLE * gap)
+
+
+def _ritz(basis: Tensor, image: Tensor, most: int) -> _Ritz:
     small = basis.T @ image
     values, mix = torch.linalg.eigh((small + small.T) / 2)
-    values, mix = values.flip(0)[: rank + 1], mix.flip(1)[:, : rank + 1]
-    vectors = basis @ mix
-    residual = (image @ mix - vectors * values)[:, :rank]
-    norm = float(torch.linalg.vector_norm(residual))
-    return Leading(vectors, values.clamp_min(0)), norm
-
-
-def _allowed(found: Leading, rank: int) -> float:
-    gap = float(found.values[rank - 1] - found.values[rank])
-    return max(NOISE * float(found.values[0]), ANGLE * gap)
+    values, mix = values.flip(0)[:most], mix.flip(1)[:, :most]
+    return _Ritz(basis @ mix, image @ mix, values)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.alignment.leading import SMALL, leading
+from app.alignment.leading import MOST_BLOCKS, SMALL, leading
 
 
 def spectrum_of(values: Tensor, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -67,3 +67,21 @@ def test_a_large_operator_is_applied_to_few_columns() -> None:
 
     leading(operator, 1200, 8)
     assert sum(columns) < 1200 / 4
+
+
+def test_a_spectrum_that_hardly_decays_is_found_without_decomposing_all_of_it() -> None:
+    """As the outputs of random weights have it: several restarts."""
+    d, rank = 1000, 16
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(d, d, dtype=torch.float64, generator=generator)
+    values, basis = torch.linalg.eigh(noise @ noise.T / d)
+    applied = []
+
+    def operator(v: Tensor) -> Tensor:
+        applied.append(v.shape[1])
+        return basis @ (values[:, None] * (basis.T @ v))
+
+    found = leading(operator, d, rank)
+    assert angle(found.vectors, basis[:, -rank:]) < 1e-5
+    assert max(applied) < d  # the whole decomposition would ask for all columns at once
+    assert len(applied) > 2 * MOST_BLOCKS

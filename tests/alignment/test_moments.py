@@ -58,6 +58,16 @@ def test_what_is_added_in_parts_is_what_is_added_at_once() -> None:
     assert angle(parts.subspace(w, 5).basis, whole.subspace(w, 5).basis) < 1e-6
 
 
+def test_more_can_be_added_after_a_subspace_was_asked_for() -> None:
+    w, x = weight(64, 41), activations(500, 41, 0.9)  # 41: no multiple of the strips' number
+    asked, plain = SecondMoment(41, CPU), SecondMoment(41, CPU)
+    for part in x.split(250):
+        asked.add(part)
+        asked.subspace(w, 5)
+        plain.add(part)
+    assert torch.equal(asked.subspace(w, 5).basis, plain.subspace(w, 5).basis)
+
+
 @pytest.mark.parametrize(("decay", "tolerance"), [(0.8, 1e-5), (0.97, 0.02)])
 def test_a_sketch_is_as_good_as_the_spectrum_decays(decay: float, tolerance: float) -> None:
     w, x = weight(600, 500), activations(1500, 500, decay)
