@@ -7,16 +7,20 @@
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from app.alignment.safety_module import checked_basis, checked_made_of
 from app.alignment.salora_start import Start
+from app.domain.salora import part_id
 
 KIT_TENSORS = "salora.safetensors"
 KIT_CONFIG = "salora_config.json"
@@ -45,13 +49,22 @@ class Kit:
 
     @classmethod
     def load(cls, folder: Path) -> "Kit":
-        """Raises FileNotFoundError, and ValueError for files that are no kit of this version."""
-        config = json.loads((folder / KIT_CONFIG).read_bytes())
-        if not isinstance(config, dict) or config.get("version") != KIT_VERSION:
-            raise ValueError(f"{folder / KIT_CONFIG} is not a kit of version {KIT_VERSION}")
-        tensors = load_file(folder / KIT_TENSORS)
-        names = [name.removesuffix(".V") for name in tensors if name.endswith(".V")]
-        return cls(config, {name: _module(name, tensors) for name in sorted(names)})
+        """Raises FileNotFoundError, and ValueError for files that are no kit of this version, or
+        whose numbers would train something else than they say.
+
+        The tensors are read, not mapped: what trains does not change when the file does.
+        """
+        config, path = _config(folder / KIT_CONFIG), folder / KIT_TENSORS
+        has_start = config["made_of"].get("initialisation") != "zero"
+        try:
+            tensors = load(path.read_bytes())
+            ranks: dict[str, int] = config["ranks"]
+            if {f"{name}.V" for name in ranks} != {name for name in tensors if name.endswith(".V")}:
+                raise ValueError("it is of other modules than its configuration")
+            modules = {n: _module(n, tensors, ranks[n], has_start) for n in sorted(ranks)}
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is not a kit's: {error}") from error
+        return cls(config, modules)
 
     def _tensors(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -62,10 +75,52 @@ class Kit:
         return {name: tensor.float().contiguous() for name, tensor in found.items()}
 
 
-def _module(name: str, tensors: Mapping[str, Tensor]) -> KitModule:
-    a, b = (tensors.get(f"{name}.{part}") for part in ("A0", "B0"))
-    start = Start(a, b) if a is not None and b is not None else None
-    return KitModule(tensors[f"{name}.V"], tensors[f"{name}.probe"], start)
+def _config(path: Path) -> dict[str, Any]:
+    """Raises FileNotFoundError, ValueError."""
+    try:
+        config = json.loads(path.read_bytes())
+        if _is_kits(config):
+            checked_made_of(config["made_of"])
+            return dict(config)
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        pass
+    raise ValueError(f"{path} is not a kit of version {KIT_VERSION}")
+
+
+def _is_kits(config: Any) -> bool:
+    """Raises KeyError, TypeError, OverflowError where it is none either."""
+    texts = (config["id"], config["chat_model"]["id"], config["chat_model"]["digest"])
+    ranks, scaling = config["ranks"], config["scaling"]
+    return (
+        config["version"] == KIT_VERSION
+        and part_id(config["made_of"]) == config["id"]
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(config["use_rslora"], bool)
+        and not isinstance(scaling, bool)
+        and math.isfinite(scaling)
+        and scaling > 0
+        and isinstance(ranks, dict)
+        and all(type(rank) is int and rank > 0 for rank in ranks.values())
+    )
+
+
+def _module(name: str, tensors: Mapping[str, Tensor], rank: int, has_start: bool) -> KitModule:
+    """Raises KeyError, ValueError."""
+    safety = checked_basis(tensors[f"{name}.V"])
+    d_out = safety.shape[0]
+    seen = _checked(tensors[f"{name}.probe"], (d_out,))
+    if not has_start:
+        return KitModule(safety, seen, None)
+    a = tensors[f"{name}.A0"]
+    b = _checked(tensors[f"{name}.B0"], (d_out, rank))
+    return KitModule(safety, seen, Start(_checked(a, (rank, a.numel() // rank)), b))
+
+
+def _checked(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Raises ValueError."""
+    if tensor.shape != shape or tensor.dtype != torch.float32 or not tensor.isfinite().all():
+        raise ValueError(f"it holds no finite float32 of shape {shape} where it should")
+    return tensor
 
 
 def probe(weight: Tensor) -> Tensor:

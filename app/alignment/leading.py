@@ -4,7 +4,7 @@ Block Krylov iteration with Rayleigh-Ritz (Musco and Musco, NeurIPS 2015, algori
 residual says that the leading subspace is found. A basis that has become wide is restarted from its
 best vectors (Wu and Simon, SIAM J. Matrix Anal. Appl. 2000): what is decomposed stays small. A
 d_out x d_out matrix is never built where `d_out` is large, and no full eigendecomposition is made
-of it, which costs as much as a score of products of the same size.
+of it, which costs as much as six products of the same size on one thread.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,7 @@ ways:
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -73,11 +74,11 @@ class SecondMoment:
     def subspace(self, weight: Tensor, rank: int) -> Subspace:
         total, w = self._mirrored(), weight.double()
         if self._weight is not None:
+            whole = _checked(float(total.trace()))
             found = leading(lambda v: total @ v, w.shape[0], rank, total.device)
-            whole = float(total.trace())
         else:
+            whole = _checked(float(((w @ total) * w).sum()))
             found = leading(lambda v: w @ (total @ (w.T @ v)), w.shape[0], rank, total.device)
-            whole = float(((w @ total) * w).sum())
         return _subspace(found.vectors, found.values, whole, self.rows)
 
     def _mirrored(self) -> Tensor:
@@ -112,16 +113,15 @@ class Sketch:
         self.rows += x.shape[0]
 
     def subspace(self, weight: Tensor, rank: int) -> Subspace:
+        whole = _checked(self._squared)
         shift = torch.finfo(torch.float64).eps * float(torch.linalg.norm(self._total))
-        if not shift:
-            raise ValueError("no outputs, or only zeros")
         total = self._total + shift * self._omega
         core = self._omega.T @ total
         factor = torch.linalg.cholesky((core + core.T) / 2)
         half = torch.linalg.solve_triangular(factor, total.T, upper=False).T
         vectors, values, _ = torch.linalg.svd(half, full_matrices=False)
         squares = (values.square() - shift).clamp_min(0)
-        return _subspace(vectors[:, :rank], squares[:rank], self._squared, self.rows)
+        return _subspace(vectors[:, :rank], squares[:rank], whole, self.rows)
 
 
 def _orthonormal(name: str, shape: tuple[int, int]) -> Tensor:
@@ -141,10 +141,17 @@ def _outputs(x: Tensor, weight: Tensor) -> Tensor:
     return (x.to(dtype) @ weight.to(dtype).T).double()
 
 
-def _subspace(vectors: Tensor, squares: Tensor, whole: float, rows: int) -> Subspace:
-    """Without directions in which there is nothing but rounding. Raises ValueError."""
-    if not rows or not whole > 0:
+def _checked(whole: float) -> float:
+    """`||Y||_F^2`. Raises ValueError."""
+    if not math.isfinite(whole):
+        raise ValueError("its outputs hold NaN or infinity")
+    if not whole > 0:
         raise ValueError("no outputs, or only zeros")
+    return whole
+
+
+def _subspace(vectors: Tensor, squares: Tensor, whole: float, rows: int) -> Subspace:
+    """Without directions in which there is nothing but rounding."""
     values = squares.clamp_min(0).sqrt()
     kept = int((values > RANK_TOLERANCE * values[0]).sum())
     energy = min(1.0, float(squares[:kept].sum()) / whole)

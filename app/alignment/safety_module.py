@@ -22,6 +22,7 @@ from app.alignment.salora_start import complement
 
 SAFETY_MODULE_FILE = "safety_module.safetensors"
 MADE_OF = "made_of"
+ORTHONORMAL = 1e-4  # of ||V_s^T V_s - I||_F; float32 leaves about 1e-6
 NO_BASIS = "the safety module has no V_s for it"
 
 
@@ -37,11 +38,12 @@ class SafetyModule:
         """Raises FileNotFoundError, and ValueError for a file that is no safety module."""
         try:
             with safe_open(path, framework="pt") as file:
-                made_of = json.loads((file.metadata() or {})[MADE_OF])
-                names = [name.removesuffix(".V") for name in file.keys() if name.endswith(".V")]  # noqa: SIM118 because it is no dict
-                return cls(made_of, {name: file.get_tensor(f"{name}.V") for name in sorted(names)})
-        except (SafetensorError, KeyError, ValueError) as error:
+                made_of = checked_made_of(json.loads((file.metadata() or {})[MADE_OF]))
+                names = sorted(name for name in file.keys() if name.endswith(".V"))  # noqa: SIM118 because it is no dict
+                found = {n.removesuffix(".V"): checked_basis(file.get_tensor(n)) for n in names}
+        except (SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a safety module") from error
+        return cls(made_of, found)
 
 
 def save(path: Path, found: Mapping[str, Subspace], made_of: Mapping[str, object]) -> None:
@@ -73,6 +75,22 @@ def safety_share(a: Tensor, b: Tensor, safety: Tensor) -> float:
     whole = float(((wide.T @ wide) * gram).sum())
     part = float(((inside.T @ inside) * gram).sum())
     return math.sqrt(max(0.0, part) / whole) if whole > 0 else 0.0
+
+
+def checked_made_of(given: object) -> dict[str, Any]:
+    """What a part was made of. Raises ValueError where it does not say of which model."""
+    if not isinstance(given, dict) or not isinstance(given.get("chat_digest"), str):
+        raise ValueError("it does not say what it was made of")
+    return given
+
+
+def checked_basis(safety: Tensor) -> Tensor:
+    """`V_s` as it came. Raises ValueError where `I - V_s V_s^T` is no projection: it would hold
+    nothing, and nobody would see it."""
+    is_matrix = safety.ndim == 2 and safety.dtype == torch.float32 and 0 not in safety.shape
+    if not is_matrix or not orthonormality(safety) <= ORTHONORMAL:  # NaN is not
+        raise ValueError("V_s has no orthonormal columns")
+    return safety
 
 
 def orthonormality(safety: Tensor) -> float:

@@ -16,10 +16,8 @@ they mean nothing: stock PEFT would compute `W x + s B A x`.
 """
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from app.alignment.activations import weight_of
-from app.alignment.kit import KIT_CONFIG, KIT_TENSORS, Kit, KitModule, probe
+from app.alignment.kit import Kit, KitModule, probe
 
 ADAPTER_CONFIG = "adapter_config.json"
 MARK = "salora_kit"  # in a saved adapter_config.json: no ordinary LoRA, and refused as such
 SAME = 1e-4  # relative: the same weights, whoever computes the probe
-SAME_ROUNDED = 1e-2  # the same weights in 16 bits
+SAME_ROUNDED = 4e-3  # the same weights rounded to 16 bits: bfloat16 is off by 1.7e-3
 
 
 class KitDoesNotFit(ValueError):
@@ -128,17 +126,20 @@ def attach(model: PeftModel, kit: Kit | Path | str, adapter_name: str = "default
     """Make the adapter train as SaLoRA. Attached again, with whatever kit, the last one counts.
 
     Raises KitDoesNotFit where a module, a rank, a scaling or the model's weights are not those of
-    the kit; nothing is changed then. The weights of a quantised base cannot be compared.
+    the kit, or the adapter is an untrained one of PEFT's own; nothing is changed then. The weights
+    of a quantised base cannot be compared.
     """
-    folder = None if isinstance(kit, Kit) else Path(kit)
     found = kit if isinstance(kit, Kit) else Kit.load(Path(kit))
     layers = dict(_layers(model, adapter_name))
     _check_names(found, layers)
     for name, layer in layers.items():
         _check_layer(name, layer, adapter_name, found)
+    _check_started(found, layers, adapter_name)
     for name, layer in layers.items():
         layer.lora_variant[adapter_name] = SaloraVariant(found.modules[name])
-    _save_with(model, found, folder)
+    before = model.__dict__.get("save_pretrained")
+    kits = before.kits if isinstance(before, SavesWithKits) else {}
+    model.save_pretrained = SavesWithKits(model, {**kits, adapter_name: found})  # type: ignore[method-assign, assignment] # until detached
 
 
 def detach(model: PeftModel, adapter_name: str = "default") -> None:
@@ -147,7 +148,11 @@ def detach(model: PeftModel, adapter_name: str = "default") -> None:
     for _, layer in _layers(model, adapter_name):
         if isinstance(layer.lora_variant.get(adapter_name), SaloraVariant):
             del layer.lora_variant[adapter_name]
-    model.__dict__.pop("save_pretrained", None)
+    saves = model.__dict__.get("save_pretrained")
+    if isinstance(saves, SavesWithKits):
+        saves.kits.pop(adapter_name, None)
+        if not saves.kits:
+            del model.__dict__["save_pretrained"]
 
 
 def _layers(model: PeftModel, adapter: str) -> Iterator[tuple[str, LoraLayer]]:
@@ -164,6 +169,15 @@ def _check_names(kit: Kit, layers: dict[str, LoraLayer]) -> None:
         raise KitDoesNotFit(f"the model's adapter lacks {lacking[:5]} and has {beyond[:5]} more")
 
 
+def _check_started(kit: Kit, layers: dict[str, LoraLayer], adapter: str) -> None:
+    """`B` is the kit's or a trained one. PEFT's own is zero: with `B0` taken away the model would
+    be another from the first step on."""
+    zero = [layer for layer in layers.values() if not _weight(layer.lora_B[adapter]).any()]
+    if len(zero) == len(layers) and any(m.start and m.start.b.any() for m in kit.modules.values()):
+        reason = "its B is zero everywhere, so it does not start where the kit does: load the kit"
+        raise KitDoesNotFit(f"{reason} with PeftModel.from_pretrained in place of get_peft_model")
+
+
 def _check_layer(name: str, layer: LoraLayer, adapter: str, kit: Kit) -> None:
     module, scaling = kit.modules[name], float(kit.config["scaling"])
     rank = kit.config["ranks"][name]
@@ -171,49 +185,67 @@ def _check_layer(name: str, layer: LoraLayer, adapter: str, kit: Kit) -> None:
         layer.lora_variant[adapter], SaloraVariant
     ):
         raise KitDoesNotFit(f"{name} is of another LoRA variant already")
+    if layer.lora_bias[adapter]:
+        raise KitDoesNotFit(f"{name} has a lora_bias, which nothing would hold")
     if layer.r[adapter] != rank or abs(layer.scaling[adapter] - scaling) > 1e-9 * abs(scaling):
         raise KitDoesNotFit(
             f"{name} has rank {layer.r[adapter]} and scaling {layer.scaling[adapter]:g}, the kit "
             f"{rank} and {scaling:g}"
         )
-    _check_weight(name, layer.get_base_layer(), module)
+    _check_weight(name, layer.get_base_layer(), module, kit.config.get("weights"))
 
 
-def _check_weight(name: str, base: nn.Module, module: KitModule) -> None:
+def _check_weight(name: str, base: nn.Module, module: KitModule, made_in: str | None) -> None:
+    """`made_in`: the dtype of the weights that the kit was made of."""
     try:
         weight = weight_of(base)
     except TypeError:  # quantised
         return
     if weight.shape[0] != module.safety.shape[0]:
         raise KitDoesNotFit(f"{name} has {weight.shape[0]} rows, the kit {module.safety.shape[0]}")
-    distance = torch.linalg.vector_norm(probe(weight) - module.probe)
-    allowed = SAME if weight.dtype.itemsize > 2 else SAME_ROUNDED
-    if distance > allowed * torch.linalg.vector_norm(module.probe):
+    if module.start and weight.shape[1] != module.start.a.shape[1]:
+        raise KitDoesNotFit(f"{name} has not the {module.start.a.shape[1]} columns of the kit")
+    found, known = probe(weight).double(), module.probe.double()
+    is_as_made = weight.dtype.itemsize > 2 or str(weight.dtype) == made_in
+    allowed = SAME if is_as_made else SAME_ROUNDED
+    if not (found - known).norm() <= allowed * known.norm():  # NaN is not
         raise KitDoesNotFit(f"{name}: the model's weight is not the one that the kit was made for")
 
 
-def _save_with(model: PeftModel, kit: Kit, folder: Path | None) -> None:
-    """Have `save_pretrained` put the kit beside what it saves, and mark the configuration."""
-    plain: Callable[..., Any] = type(model).save_pretrained
+@dataclass
+class SavesWithKits:
+    """An attached model's `save_pretrained`: each adapter's kit beside it, and its configuration
+    marked. No function, so that a copy of the model, or one out of a pickle, saves its own."""
 
-    @wraps(plain)
-    def save_pretrained(save_directory: str, *args: Any, **kwargs: Any) -> None:
-        plain(model, save_directory, *args, **kwargs)
+    model: PeftModel
+    kits: dict[str, Kit]  # by adapter
+
+    def __call__(
+        self,
+        save_directory: str,
+        safe_serialization: bool = True,
+        selected_adapters: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        said = (save_directory, safe_serialization, selected_adapters)
+        type(self.model).save_pretrained(self.model, *said, **kwargs)
         if not kwargs.get("is_main_process", True):
             return
-        for config in Path(save_directory).glob(f"**/{ADAPTER_CONFIG}"):
-            _mark(config, kit, folder)
+        for adapter in set(self.kits).intersection(selected_adapters or self.kits):
+            if _is_attached(self.model, adapter):
+                # where PEFT puts an adapter of that name
+                folder = Path(save_directory) / ("" if adapter == "default" else adapter)
+                _mark(folder / ADAPTER_CONFIG, self.kits[adapter])
 
-    model.save_pretrained = save_pretrained  # type: ignore[method-assign] # until detached
+
+def _is_attached(model: PeftModel, adapter: str) -> bool:
+    """Not where the adapter was deleted, or made anew under its name."""
+    layers = _layers(model, adapter)
+    return any(isinstance(layer.lora_variant.get(adapter), SaloraVariant) for _, layer in layers)
 
 
-def _mark(config: Path, kit: Kit, folder: Path | None) -> None:
+def _mark(config: Path, kit: Kit) -> None:
     known = json.loads(config.read_bytes())
     text = json.dumps({**known, MARK: kit.config["id"]}, indent=2, sort_keys=True)
     config.write_bytes(text.encode())
-    if folder is None:
-        kit.save(config.parent)
-        return
-    for name in (KIT_TENSORS, KIT_CONFIG):
-        if folder.resolve() != config.parent.resolve():
-            shutil.copyfile(folder / name, config.parent / name)
+    kit.save(config.parent)

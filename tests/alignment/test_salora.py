@@ -1,5 +1,10 @@
-"""SaLoRA attached to stock PEFT: what it computes, and what it refuses."""
+"""SaLoRA attached to stock PEFT: what it computes, what it saves, and what it refuses."""
 
+import copy
+import io
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from app.alignment.kit import Kit
 from app.alignment.salora import KitDoesNotFit, attach, detach
+from app.domain.salora import InitRecipe
 from tests.alignment.attached import (
     FLOAT32,
     GUARANTEE,
@@ -19,7 +25,7 @@ from tests.alignment.attached import (
     steps,
     tokens,
 )
-from tests.workers.salora_world import TARGETS, SaloraWorld, make_salora_world
+from tests.workers.salora_world import SHORT, TARGETS, TASK_SET, SaloraWorld, make_salora_world
 
 
 @pytest.fixture(scope="module", params=TARGETS)
@@ -122,6 +128,74 @@ def test_detached_it_is_what_peft_alone_computes(llama: SaloraWorld, tmp_path: P
     assert torch.equal(logits(model), logits(llama.model()))
 
 
+# ---------------------------------------------------------------------------------- what is saved
+def kit_of(folder: Path) -> str | None:
+    """The kit that a saved configuration names."""
+    named: str | None = json.loads((folder / "adapter_config.json").read_bytes()).get("salora_kit")
+    if named:
+        assert Kit.load(folder).config["id"] == named
+    return named
+
+
+def another_kit(folder: Path) -> SaloraWorld:
+    """Of the same chat model."""
+    init = InitRecipe("8" * 64, TASK_SET, rank=2, task_rank=8, encoding=SHORT)
+    return make_salora_world(folder, init=init)
+
+
+def pickled(model: PeftModel) -> PeftModel:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    found: PeftModel = torch.load(file, weights_only=False)
+    return found
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
+def test_a_copy_of_an_attached_model_saves_its_own_weights(
+    llama: SaloraWorld, tmp_path: Path, copied: Callable[[PeftModel], PeftModel]
+) -> None:
+    model = copied(offline(llama.attached(), llama))
+    list(steps(model, 3))
+    model.save_pretrained(str(tmp_path))
+    with pytest.warns(UserWarning, match="Unexpected keyword arguments"):  # our mark
+        again = PeftModel.from_pretrained(llama.model(), str(tmp_path))
+    attach(again, tmp_path)
+    assert torch.allclose(logits(again.eval()), logits(model), atol=1e-7)
+
+
+def test_what_was_attached_is_saved_even_where_the_kits_folder_is_gone(
+    llama: SaloraWorld, tmp_path: Path
+) -> None:
+    shutil.copytree(llama.kit_folder, tmp_path / "kit")
+    model = PeftModel.from_pretrained(llama.model(), str(tmp_path / "kit"), is_trainable=True)
+    attach(model, tmp_path / "kit")
+    shutil.rmtree(tmp_path / "kit")
+    offline(model, llama).save_pretrained(str(tmp_path / "out"))
+    assert kit_of(tmp_path / "out") == llama.kit.id
+
+
+def test_each_adapter_is_saved_with_its_own_kit_and_others_with_none(
+    llama: SaloraWorld, tmp_path: Path
+) -> None:
+    other, model, out = another_kit(tmp_path), offline(llama.attached(), llama), tmp_path / "out"
+    model.load_adapter(str(other.kit_folder), "other", is_trainable=True)
+    attach(model, other.kit_folder, "other")
+    model.add_adapter("plain", LoraConfig(r=2, target_modules=["q_proj"]))
+    (out / "checkpoint-1").mkdir(parents=True)
+    (out / "checkpoint-1" / "adapter_config.json").write_text("{}")
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(llama.chat.checkpoint.folder)
+    model.save_pretrained(str(out))
+    found = [kit_of(out / name) for name in ("", "other", "plain", "checkpoint-1")]
+    assert found == [llama.kit.id, other.kit.id, None, None]
+    detach(model)
+    model.save_pretrained(str(tmp_path / "later"), selected_adapters=["other"])
+    assert kit_of(tmp_path / "later" / "other") == other.kit.id
+    model.save_pretrained(str(tmp_path / "plain"), selected_adapters=["default"])
+    assert kit_of(tmp_path / "plain") is None
+
+
 # --------------------------------------------------------------------------------- what is refused
 def changed(kit: Kit, **changes: Any) -> Kit:
     return Kit({**kit.config, **changes}, kit.modules)
@@ -137,6 +211,21 @@ def test_a_kit_of_another_model_is_refused_and_nothing_is_changed(
     with pytest.raises(KitDoesNotFit, match=r"1\.self_attn\.v_proj: the model's weight is not"):
         attach(model, llama.kit_folder)
     assert not any(layer.lora_variant for _, layer in layers(model))
+
+
+@pytest.mark.parametrize(("made_in", "off"), [("bfloat16", 0.003), ("float32", 0.006)])
+def test_a_model_that_was_trained_a_little_further_is_refused_in_16_bits_too(
+    tmp_path: Path, made_in: str, off: float
+) -> None:
+    world = make_salora_world(tmp_path, dtype=getattr(torch, made_in))
+    attach(PeftModel.from_pretrained(world.model("bfloat16"), world.kit_folder), world.kit_folder)
+    other = world.model("bfloat16").float()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(torch.randn_like(weight) * weight.std() * off)
+    model = PeftModel.from_pretrained(other.bfloat16(), world.kit_folder)
+    with pytest.raises(KitDoesNotFit, match="the model's weight is not"):
+        attach(model, world.kit_folder)
 
 
 def test_another_rank_scaling_or_choice_of_modules_is_refused(llama: SaloraWorld) -> None:
@@ -160,6 +249,22 @@ def test_a_dora_adapter_is_refused(llama: SaloraWorld) -> None:
     config = LoraConfig(r=4, lora_alpha=4, target_modules=sorted(kit.modules), use_dora=True)
     with pytest.raises(KitDoesNotFit, match="another LoRA variant"):
         attach(get_peft_model(llama.model(), config), kit)
+
+
+def test_an_adapter_that_does_not_start_where_the_kit_does_is_refused(llama: SaloraWorld) -> None:
+    kit = Kit.load(llama.kit_folder)
+    config = LoraConfig(r=4, lora_alpha=4, target_modules=sorted(kit.modules))
+    with pytest.raises(KitDoesNotFit, match="its B is zero everywhere"):
+        attach(get_peft_model(llama.model(), config), kit)
+
+
+def test_an_adapter_with_a_bias_is_refused(tmp_path: Path) -> None:
+    world = make_salora_world(tmp_path, "gpt2")
+    kit = Kit.load(world.kit_folder)
+    settings = {"r": 4, "lora_alpha": 4, "fan_in_fan_out": True, "init_lora_weights": False}
+    config = LoraConfig(target_modules=sorted(kit.modules), lora_bias=True, **settings)
+    with pytest.raises(KitDoesNotFit, match="lora_bias, which nothing would hold"):
+        attach(get_peft_model(world.model(), config), kit)
 
 
 def test_a_folder_that_is_no_kit_is_refused(llama: SaloraWorld, tmp_path: Path) -> None:

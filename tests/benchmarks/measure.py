@@ -1,5 +1,6 @@
 """Time and memory, measured the same way by every benchmark."""
 
+import ctypes
 import os
 import resource
 import threading
@@ -48,8 +49,13 @@ def peak_anonymous() -> Iterator[list[int]]:
 
 def anonymous() -> int:
     """RssAnon of this process in bytes; mapped files are not in it."""
+    return _status("RssAnon")
+
+
+def _status(field: str) -> int:
+    """In bytes, of a field in kB."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0
 
@@ -76,3 +82,14 @@ def plain_read(pieces: Sequence[tuple[int, int, int]], buffers: Sequence[memoryv
 def resident_peak_mib(who: int = resource.RUSAGE_SELF) -> float:
     """Linux counts ru_maxrss in KiB."""
     return resource.getrusage(who).ru_maxrss / 1024
+
+
+@contextmanager
+def resident_rise() -> Iterator[list[int]]:
+    """How far the process's resident memory rises inside the block at most, in bytes, by the
+    kernel's own mark. What was freed before is given back first: it would be used again unseen."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to VmRSS
+    rise, before = [0], _status("VmRSS")
+    yield rise
+    rise[0] = _status("VmHWM") - before
