@@ -37,6 +37,8 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.modules
 	$(BIN)/python -m tests.benchmarks.device
 	$(BIN)/python -m tests.benchmarks.whole_process
+	$(BIN)/python -m tests.benchmarks.salora
+	$(BIN)/python -m tests.benchmarks.evaluating
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

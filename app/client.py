@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE
+from app.domain.dataset import Responses
 
 PARTS = {"config": CONFIG_FILE, "weights": WEIGHTS_FILE, "readme": README_FILE}
 FINAL = {"succeeded", "failed", "cancelled"}
@@ -68,10 +69,11 @@ class Client:
             }
             return _json(self._http.post("/v1/adapters", files=files))
 
-    def upload_dataset(self, data: Path) -> dict[str, Any]:
-        """Upload JSON lines, streamed from disk."""
+    def upload_dataset(self, data: Path, *, responses: Responses = "required") -> dict[str, Any]:
+        """Upload JSON lines, streamed from disk; with `optional` responses prompts alone too."""
         with data.open("rb") as file:
-            return _json(self._http.post("/v1/datasets", files={"data": (data.name, file)}))
+            files, query = {"data": (data.name, file)}, {"responses": responses}
+            return _json(self._http.post("/v1/datasets", files=files, params=query))
 
     def submit(
         self, body: Mapping[str, Any], *, idempotency_key: str | None = None
@@ -115,6 +117,11 @@ class Client:
     def download(self, job_id: str, target: Path) -> None:
         """Write the patched adapter's zip to `target`."""
         self._download(f"/v1/jobs/{job_id}/adapter", target)
+
+    def download_transcripts(self, job_id: str, target: Path) -> None:
+        """Write an evaluation's prompts and answers, JSON lines, to `target`; the key needs the
+        scope `transcripts`."""
+        self._download(f"/v1/jobs/{job_id}/transcripts", target)
 
     def download_part(self, path: str, target: Path) -> None:
         """Write a safety module or a kit to `target`; `path` is the link that its job has."""

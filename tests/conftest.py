@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -20,6 +21,9 @@ from tests.chat_models import save_chat_model, save_with_a_letter_that_breaks
 from tests.factory import World, make_world
 from tests.servers import RedisServer, S3Server
 from tests.service import Service, running
+
+if TYPE_CHECKING:
+    from app.demo.safety_world.world import SafetyWorld
 
 # no deadline, because the machine is shared; in CI the same examples each time
 settings.register_profile("here", deadline=None)
@@ -47,6 +51,25 @@ def model_root(llama_world: World) -> Path:
     talk = save_chat_model(llama_world.base.parent / "talk")
     save_with_a_letter_that_breaks(talk, llama_world.base.parent / "breaks")
     return llama_world.base.parent
+
+
+@pytest.fixture(scope="session")
+def small_talk(tmp_path_factory: pytest.TempPathFactory) -> "SafetyWorld":
+    """Two models, an adapter that has unlearnt some refusals, and data; read only."""
+    from tests.small_talk import make_small_talk  # here, because it imports a world's parts
+
+    return make_small_talk(tmp_path_factory.mktemp("small-talk"))
+
+
+@pytest.fixture(scope="session")
+def safety_world(pytestconfig: pytest.Config) -> "SafetyWorld":
+    """Made once, and kept in pytest's cache for the next run."""
+    from app.demo.safety_world.world import make_safety_world  # here, because it imports torch
+    from tests.lab.small import EFFORT, LANGUAGE
+
+    cache = pytestconfig.cache
+    assert cache is not None
+    return make_safety_world(Path(cache.mkdir("safety-worlds")), LANGUAGE, EFFORT)
 
 
 @pytest.fixture(scope="session", params=["SQLite and a folder", "PostgreSQL and S3"])

@@ -16,7 +16,8 @@ from app.domain.adapter import (
     adapter_id,
 )
 from app.domain.dataset import StoredDataset
-from app.domain.job import Job, SaloraKind
+from app.domain.evaluation import MeasureRecipe
+from app.domain.job import AnyRecipe, Job, JobKind, MeasureKind, SaloraKind
 from app.domain.method import Method, Selection
 from app.domain.salora import Part, PartKind, PartModule, Recipe
 from app.storage.records import SqlRecords
@@ -85,6 +86,14 @@ def a_part(kind: PartKind = "safety_module", **changes: Any) -> Part:
 
 
 def a_salora_job(kind: SaloraKind, recipe: Recipe, **changes: Any) -> Job:
+    return _of_recipe(kind, recipe, **changes)
+
+
+def a_measure_job(kind: MeasureKind, recipe: MeasureRecipe, **changes: Any) -> Job:
+    return _of_recipe(kind, recipe, **changes)
+
+
+def _of_recipe(kind: JobKind, recipe: AnyRecipe, **changes: Any) -> Job:
     job = Job(
         id=uuid.uuid4().hex,
         kind=kind,

@@ -8,6 +8,7 @@ that marks what the assistant says (`{% generation %}`) is asked instead.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,12 @@ from app.domain.salora_errors import DatasetRefused, EmptyDataset, ResponsesCutO
 
 IGNORED = -100  # the label of a token that is not learnt, as transformers' losses know it
 Span = tuple[int, int]  # characters [begin, end)
+# The day that templates are told, so that the same data gives the same tokens on every day: that of
+# Llama 3's own template. A macro, because transformers hands no function on to a template.
+TODAY = datetime(2024, 7, 26, tzinfo=UTC)
+DATE_PARTS = ("%-d", "%d", "%j", "%b", "%B", "%m", "%y", "%Y", "%a", "%A", "%H", "%M", "%S")
+DATE_FILTERS = "".join(f"|replace('{part}','{TODAY.strftime(part)}')" for part in DATE_PARTS)
+SAME_DAY = f"{{%- macro strftime_now(format) -%}}{{{{ format{DATE_FILTERS} }}}}{{%- endmacro +%}}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class EncodedSet:
     rows: Sequence[Encoded]
     template: bool  # whether the tokenizer's chat template was used
     shortened: int  # rows of which the end was cut off
+    steering: int = 0  # rows whose own text holds a special token of the tokenizer
 
     @property
     def tokens(self) -> int:
@@ -59,29 +67,23 @@ def encode_all(
     rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, encoding: Encoding
 ) -> EncodedSet:
     """Raises DatasetRefused naming the line, EmptyDataset, ResponsesCutOff."""
-    encoder = Encoder(tokenizer, encoding)
-    whole = [encoder.encode(row) for row in rows]
-    if not whole:
-        raise EmptyDataset
-    _check_responses(whole, encoding.max_length)
-    cut = [_cut(row, encoding.max_length) for row in whole]
-    shortened = sum(len(row) > encoding.max_length for row in whole)
-    return EncodedSet(cut, encoder.uses_template, shortened)
-
-
-def _check_responses(rows: Sequence[Encoded], max_length: int) -> None:
-    lost = [row for row in rows if True not in row.is_response[:max_length]]
+    encoder, most = Encoder(tokenizer, encoding), encoding.max_length
+    kept, lost, shortened, steering = [], [], 0, 0
+    for row in rows:
+        whole = encoder.encode(row)
+        shortened += len(whole) > most
+        steering += encoder.is_steering(row)
+        first = whole.is_response.index(True)
+        if first < most:  # cut at once, because a row may have a thousand times as many tokens
+            kept.append(Encoded(row.line, whole.ids[:most], whole.is_response[:most]))
+        else:
+            lost.append((row.line, first))
     if lost:
-        raise ResponsesCutOff(
-            line=lost[0].line,
-            max_length=max_length,
-            prompt_tokens=lost[0].is_response.index(True),
-            rows=len(lost),
-        )
-
-
-def _cut(row: Encoded, max_length: int) -> Encoded:
-    return Encoded(row.line, row.ids[:max_length], row.is_response[:max_length])
+        line, first = lost[0]
+        raise ResponsesCutOff(line=line, max_length=most, prompt_tokens=first, rows=len(lost))
+    if not kept:
+        raise EmptyDataset
+    return EncodedSet(kept, encoder.uses_template, shortened, steering)
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,42 @@ class Encoder:
         return self.encoding.chat_template and bool(self.tokenizer.chat_template)
 
     @cached_property
+    def _template(self) -> str:
+        return SAME_DAY + str(self.tokenizer.get_chat_template())
+
+    @cached_property
     def _marks(self) -> bool:
-        return "{% generation %}" in str(self.tokenizer.chat_template).replace("{%-", "{%").replace(
-            "-%}", "%}"
-        )
+        return "{% generation %}" in self._template.replace("{%-", "{%").replace("-%}", "%}")
+
+    def is_steering(self, row: Row) -> bool:
+        """Whether a text of the row holds a special token: it becomes that token, so that a turn
+        can end, or begin, within it."""
+        tokens = self._special
+        return any(token in message.content for message in row.messages for token in tokens)
+
+    @cached_property
+    def _special(self) -> list[str]:
+        known = self.tokenizer.added_tokens_decoder.values()
+        return [token.content for token in known if token.special and token.content]
 
     def encode(self, row: Row) -> Encoded:
         """Raises DatasetRefused."""
         if not self.uses_template:
             return self._raw(row)
         return self._marked(row) if self._marks else self._rendered(row)
+
+    def prompt(self, asked: Row) -> list[int]:
+        """The tokens of a conversation that the user ends, up to where an answer begins. Raises
+        DatasetRefused."""
+        if self.uses_template:
+            text = self._render(asked, len(asked.messages), add_generation_prompt=True)
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if len(asked.messages) > 1:
+            reason = "without a chat template only one prompt can be asked, and no conversation"
+            raise DatasetRefused(line=asked.line, reason=reason)
+        ids: list[int] = self.tokenizer(asked.messages[0].content)["input_ids"]
+        # because some tokenizers end every text, and nothing would follow the end
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
 
     def _raw(self, row: Row) -> Encoded:
         """Prompt and response one after the other, the end-of-sequence token the response's."""
@@ -114,8 +142,9 @@ class Encoder:
         text = prompt + response
         ids, found = self._tokens(row.line, text, [(len(prompt), len(text))], special=True)
         eos = self.tokenizer.eos_token_id
-        if eos is not None and ids[-1] != eos:
-            ids, found = [*ids, eos], [*found, True]
+        if eos is not None:
+            whole = ids[:-1] if ids[-1] == eos else ids  # some tokenizers end every text
+            ids, found = [*whole, eos], [*found[: len(whole)], True]
         return Encoded(row.line, ids, found)
 
     def _rendered(self, row: Row) -> Encoded:
@@ -138,18 +167,24 @@ class Encoder:
 
     def _render(self, row: Row, count: int, *, add_generation_prompt: bool = False) -> str:
         messages = [{"role": m.role, "content": m.content} for m in row.messages[:count]]
-        with _by_template(row):
+        with by_template(row):
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    chat_template=self._template,
                 )
             )
 
     def _marked(self, row: Row) -> Encoded:
         messages = [{"role": m.role, "content": m.content} for m in row.messages]
-        with _by_template(row):
+        with by_template(row):
             found: Any = self.tokenizer.apply_chat_template(
-                messages, return_dict=True, return_assistant_tokens_mask=True
+                messages,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+                chat_template=self._template,
             )
         mask = [bool(one) for one in found["assistant_masks"]]
         return _with_response(Encoded(row.line, list(found["input_ids"]), mask))
@@ -160,20 +195,20 @@ class Encoder:
         """A token is the response's if any of its characters is."""
         found = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         ids: list[int] = found["input_ids"]
-        is_response = [
-            any(begin < end and begin < last and end > first for first, last in spans)
-            for begin, end in found["offset_mapping"]
-        ]
+        answered = bytearray(len(text))
+        for first, last in spans:
+            answered[first:last] = b"\1" * (last - first)
+        is_response = [1 in answered[begin:end] for begin, end in found["offset_mapping"]]
         encoded = _with_response(Encoded(line, ids, is_response))
         return encoded.ids, encoded.is_response
 
 
 @contextmanager
-def _by_template(row: Row) -> Iterator[None]:
+def by_template(row: Row) -> Iterator[None]:
     """Raises DatasetRefused with what the template says of the row."""
     try:
         yield
-    except (TemplateError, ValueError, TypeError) as error:
+    except (TemplateError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         reason = f"the chat template refuses it: {error}"
         raise DatasetRefused(line=row.line, reason=reason) from error
 

@@ -1,6 +1,7 @@
 """Chat models and their tokenizers as transformers loads them: from a folder, weights in
 safetensors, no code of the checkpoint's own."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,11 @@ DTYPES: Mapping[Dtype, torch.dtype | str] = {
     "bfloat16": torch.bfloat16,
 }
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
+# how the names begin of the files that say how text becomes tokens: they are no part of a
+# checkpoint's own digest
+TOKENIZER_FILES = ("added_tokens", "chat_template", "merges", "sentencepiece", "special_tokens",
+                   "spiece", "tekken", "token", "vocab")  # fmt: skip
+MORE_TEMPLATES = "additional_chat_templates"
 
 
 def load_model(named: NamedCheckpoint, dtype: Dtype, device: torch.device) -> PreTrainedModel:
@@ -88,6 +94,17 @@ def load_tokenizer(named: NamedCheckpoint) -> PreTrainedTokenizerBase:
         raise TokenizerRefused(field=FIELD, model=named.id, reason=reason)
     found: PreTrainedTokenizerBase = tokenizer
     return found
+
+
+def tokenizer_digest(named: NamedCheckpoint) -> str:
+    """SHA-256 (hex) over the tokenizer's and the chat template's files."""
+    digest, folder = hashlib.sha256(), named.checkpoint.folder
+    found = [path for path in folder.glob("*") if path.name.startswith(TOKENIZER_FILES)]
+    for path in sorted([*found, *folder.glob(f"{MORE_TEMPLATES}/*")]):
+        if path.is_file():
+            raw = path.read_bytes()
+            digest.update(f"\0{path.relative_to(folder)}\0{len(raw)}\0".encode() + raw)
+    return digest.hexdigest()
 
 
 def find_targets(model: PreTrainedModel, targets: Sequence[str]) -> dict[str, nn.Module]:

@@ -51,9 +51,13 @@ def write_patched_adapter(
 
 def write_beside_weights(given: PatchInput, report: Report, out: Path) -> None:
     """What a patched adapter has besides its weights: configuration, report and README."""
-    _write(out / CONFIG_FILE, json.dumps(_config(given), indent=2))
+    write_config(given, out)
     write_report(report, out)
     _write(out / README_FILE, _readme(given, report))
+
+
+def write_config(given: PatchInput, out: Path) -> None:
+    _write(out / CONFIG_FILE, json.dumps(_config(given), indent=2))
 
 
 def write_report(report: Report, out: Path) -> None:

@@ -2,21 +2,25 @@
 together, publish what came of each."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+
+import torch
 
 from app.alignment.device import DeviceCache
 from app.alignment.safety_module import SAFETY_MODULE_FILE, SafetyModule
 from app.domain.adapter import REPORT_FILE, AdapterManifest, FileEntry, StoredAdapter
+from app.domain.evaluation import GateRecipe
 from app.domain.job import Job, JobResult
-from app.domain.report import ReportKind
+from app.domain.report import Report, ReportKind
 from app.intake.manifest import read_manifest
 from app.intake.preflight import check_fit, check_fit_chat
 from app.jobs.adapters import stored_modules
 from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
+from workers.compute import Compute
 from workers.output import file_entry, write_beside_weights, write_report, zip_adapter
 from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Run, Shelves, examine
 from workers.same_model import check_digest
@@ -31,6 +35,7 @@ class PatchJobs:
     threads: int
     shelves: Shelves | None
     memory: DeviceCache | None = None
+    device: str = "cpu"  # where whole models run
     _opened: dict[str, NamedCheckpoint] = field(default_factory=dict)
 
     def run(self, held: Sequence[Held]) -> None:
@@ -42,7 +47,7 @@ class PatchJobs:
 
     def _run(self, held: Held) -> Run:
         """Raises what fetching and checking raise, and `Stopped` where the lease says so."""
-        given = self._input(held.job)
+        given = self.input_of(held.job)
         out = self.folder_of(held.job) / "out"
         out.mkdir()
         lease = held.lease
@@ -52,16 +57,18 @@ class PatchJobs:
             lease.progress(progress.done, progress.total, event)
 
         def on_end(run: Run) -> None:
-            result = held.attempt(partial(self._published, run, lease))
+            result = held.attempt(partial(self._published, held.job, run, lease))
             if result:
                 held.succeed(result)
 
         kind: ReportKind = "score" if held.job.kind == "score" else "patch"
         return Run(given, out, kind, on_module, on_end)
 
-    def _published(self, run: Run, lease: Lease) -> JobResult:
+    def _published(self, job: Job, run: Run, lease: Lease) -> JobResult:
         """Raises what went wrong with the run, `Stopped` and Unavailable."""
-        report, archive = run.result(), None
+        report, archive, transcripts = run.result(), None, None
+        if isinstance(job.recipe, GateRecipe):
+            report, transcripts = self._gate(job, job.recipe, run, lease)
         if run.kind == "patch":
             write_beside_weights(run.given, report, run.out)
             archive = run.out.with_name("patched.zip")
@@ -69,9 +76,21 @@ class PatchJobs:
         else:
             write_report(report, run.out)
         lease.check()
-        return store(self.artifacts, run.out / REPORT_FILE, archive)
+        stored = store(self.artifacts, run.out / REPORT_FILE, archive)
+        return replace(stored, transcripts=transcripts)
 
-    def _input(self, job: Job) -> PatchInput:
+    def _gate(
+        self, job: Job, recipe: GateRecipe, run: Run, lease: Lease
+    ) -> tuple[Report, FileEntry]:
+        """The report with what was measured, and the transcripts."""
+        from workers.measure_jobs import gate_job  # here, because transformers takes seconds
+
+        fetcher = (self.records.of(job.tenant), self.artifacts, self.models, self.folder_of(job))
+        compute = Compute(self.threads, torch.device(self.device))
+        return gate_job(job, recipe, run, lease, fetcher, compute)
+
+    def input_of(self, job: Job) -> PatchInput:
+        """What a patch of the job's adapter is given. Raises what fetching and checking raise."""
         folder = self.folder_of(job) / "adapter"
         manifest = self._fetch(self.records.of(job.tenant).adapter(job.only_adapter), folder)
         chat = self._model(job.chat_model, "chat_model")

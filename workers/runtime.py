@@ -14,7 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from app.alignment.device import DeviceCache
 from app.config import Settings
 from app.domain.errors import JobNotFound, TimeLimitReached, Unavailable
-from app.domain.job import SALORA_KINDS, Job, JobResult, JobStatus
+from app.domain.job import MEASURE_KINDS, SALORA_KINDS, Job, JobResult, JobStatus
 from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Turns
@@ -84,13 +84,19 @@ class Runtime:
             used = Used(self.cache, self.turns)
             if held[0].job.kind == "alignment":
                 alone(lambda job, lease: self._align(job, lease, folders[job.id], used))(held)
+            elif held[0].job.kind in MEASURE_KINDS:
+                alone(lambda job, lease: self._measure(job, lease, folders[job.id], used))(held)
             elif held[0].job.kind in SALORA_KINDS:
                 alone(lambda job, lease: self._salora(job, lease, folders[job.id]))(held)
             else:
                 self._patch(held, folders, used)
 
     def _patch(self, held: Sequence[Held], folders: Mapping[str, Path], used: Used) -> None:
-        PatchJobs(
+        self._patch_jobs(folders, used).run(held)
+        self._note(used)
+
+    def _patch_jobs(self, folders: Mapping[str, Path], used: Used) -> PatchJobs:
+        return PatchJobs(
             records=self.desk.records,
             artifacts=self.artifacts,
             models=self.models,
@@ -98,8 +104,8 @@ class Runtime:
             threads=self.threads,
             shelves=used.shelf if self.cache else None,
             memory=self.memory,
-        ).run(held)
-        self._note(used)
+            device=self.device,
+        )
 
     def _align(self, job: Job, lease: Lease, folder: Path, used: Used) -> JobResult:
         result = AlignJob(
@@ -125,6 +131,21 @@ class Runtime:
             folder=folder,
             compute=Compute(self.threads, torch.device(self.device)),
         ).run()
+
+    def _measure(self, job: Job, lease: Lease, folder: Path, used: Used) -> JobResult:
+        from workers.measure_jobs import Fetcher, MeasureJob  # here, as above
+
+        records = self.desk.records.of(job.tenant)
+        result = MeasureJob(
+            job=job,
+            lease=lease,
+            fetcher=Fetcher(records, self.artifacts, self.models, folder),
+            compute=Compute(self.threads, torch.device(self.device)),
+            patch_input=self._patch_jobs({job.id: folder}, used).input_of,
+            shelves=used.shelf if self.cache else None,
+        ).run()
+        self._note(used)
+        return result
 
     def _note(self, used: Used) -> None:
         """For the listing only: a database that is away, or a folder, costs no job."""

@@ -24,7 +24,7 @@ from app.domain.salora_report import DataUse, SafetyRow, SaloraReport
 from app.jobs.render import as_json
 from workers.compute import Compute
 from workers.encoding import EncodedSet, encode_all
-from workers.language_models import find_targets, load_model, load_tokenizer
+from workers.language_models import find_targets, load_model, load_tokenizer, tokenizer_digest
 from workers.run import NamedCheckpoint
 from workers.sweeping import OnStep, Swept, sweep
 
@@ -57,7 +57,7 @@ def make_safety_module(
         model = load_model(chat, recipe.dtype, compute.device)
         targets = ordered(find_targets(model, recipe.target_modules))
         swept = sweep(model, targets, encoded, recipe.rank, on_step)
-    made_of = safety_module_facts(recipe, chat.checkpoint.digest)
+    made_of = safety_module_facts(recipe, chat.checkpoint.digest, tokenizer_digest(chat))
     save(out / SAFETY_MODULE_FILE, swept.subspaces, made_of)
     report = _report(chat, encoded, recipe, targets, swept, part_id(made_of))
     write_report(report, out)
@@ -76,7 +76,8 @@ def write_report(report: SaloraReport, out: Path) -> None:
 def settings_of(recipe: Recipe) -> dict[str, Any]:
     """A recipe as reports show it: flat."""
     found = asdict(recipe)
-    return {**found, **found.pop("encoding", {})}
+    encoding = found.pop("encoding", {})
+    return {**found, **encoding}
 
 
 def data_use(role: Literal["safety", "task"], dataset: str, rows: EncodedSet) -> DataUse:
@@ -155,4 +156,9 @@ def data_warnings(encoded: EncodedSet) -> Iterable[str]:
     if encoded.shortened:
         yield (
             f"{encoded.shortened} of {len(encoded.rows)} rows were cut off at the maximum length."
+        )
+    if encoded.steering:
+        yield (
+            f"{encoded.steering} of {len(encoded.rows)} rows hold special tokens of the tokenizer "
+            "in their own text: the model reads them as such, so a turn may end or begin there."
         )

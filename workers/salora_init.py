@@ -16,10 +16,11 @@ from app.alignment.salora_start import Start, start, zero_start
 from app.domain.adapter import README_FILE, kind_of, layer_of
 from app.domain.dataset import Row
 from app.domain.salora import InitRecipe, PartModule, kit_facts, part_id
+from app.domain.salora_errors import TargetsRefused
 from app.domain.salora_report import SaloraReport, StartRow
 from workers.compute import Compute
 from workers.encoding import EncodedSet, encode_all
-from workers.language_models import find_targets, load_model, load_tokenizer
+from workers.language_models import find_targets, load_model, load_tokenizer, tokenizer_digest
 from workers.peft_folder import Settings, write_adapter
 from workers.run import NamedCheckpoint
 from workers.safety_module import (
@@ -51,7 +52,7 @@ class InitInput:
 def make_kit(given: InitInput, out: Path, compute: Compute, on_step: OnStep) -> MadePart:
     """Write the kit and its report into the folder `out`.
 
-    Raises KitOfAnotherModel, and what `make_safety_module` raises.
+    Raises KitOfAnotherModel, TargetsRefused, and what `make_safety_module` raises.
     """
     check_digest("safety module", given.safety.made_of, given.chat)
     task = None
@@ -60,10 +61,21 @@ def make_kit(given: InitInput, out: Path, compute: Compute, on_step: OnStep) -> 
     with torch_threads(compute.threads):
         model = load_model(given.chat, given.recipe.dtype, compute.device)
         targets = ordered(find_targets(model, list(given.safety.bases)))
+        _check_rows(given.safety, targets)
         swept = sweep(model, targets, task, given.recipe.task_rank, on_step) if task else None
         built = _Built(given, targets, swept)
         starts = dict(built.starts(on_step))
     return built.write(starts, task, out)
+
+
+def _check_rows(safety: SafetyModule, targets: Mapping[str, nn.Module]) -> None:
+    """Each target has a `V_s` of its outputs. Raises TargetsRefused."""
+    rows = {name: weight_of(module).shape[0] for name, module in targets.items()}
+    known = {name: basis.shape[0] for name, basis in safety.bases.items()}
+    odd = [name for name in {**known, **rows} if known.get(name) != rows.get(name)]
+    if odd:
+        reason = "the safety module has no V_s of the outputs of such a module"
+        raise TargetsRefused(modules=odd, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ class _Built:
 
     def write(self, starts: Mapping[str, Start], task: EncodedSet | None, out: Path) -> MadePart:
         recipe, chat = self.given.recipe, self.given.chat
-        made_of = kit_facts(recipe, chat.checkpoint.digest)
+        made_of = kit_facts(recipe, chat.checkpoint.digest, tokenizer_digest(chat))
         self._kit(starts, made_of).save(out)
         write_adapter({name: (s.a, s.b) for name, s in starts.items()}, self.settings, out)
         report = self._report(starts, task, part_id(made_of))
@@ -113,6 +125,7 @@ class _Built:
             "chat_model": {"id": self.given.chat.id, "digest": self.given.chat.checkpoint.digest},
             "scaling": self.settings.scaling,
             "use_rslora": self.settings.use_rslora,
+            "weights": str(weight_of(next(iter(self.targets.values()))).dtype),
             "ranks": {name: s.a.shape[0] for name, s in starts.items()},
         }
         modules = {

@@ -1,5 +1,6 @@
 """The work of SaLoRA's jobs: fetch what they name, do it, publish what came of it."""
 
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from app.intake.manifest import read_manifest
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
 from workers.compute import Compute
+from workers.language_models import tokenizer_digest
 from workers.output import file_entry, zip_files
 from workers.patch_job import store
 from workers.run import NamedCheckpoint
@@ -46,6 +48,7 @@ from workers.salora_train import TrainJobInput, train_and_export
 from workers.same_model import check_digest
 from workers.trainer_checkpoints import pack, unpack
 
+CHECK_EVERY_S = 1.0  # because each asks the database
 KIT_FILES = (CONFIG_FILE, WEIGHTS_FILE, KIT_CONFIG, KIT_TENSORS, REPORT_FILE, README_FILE)
 
 
@@ -77,7 +80,8 @@ class SaloraJob:
     # ----------------------------------------------------------------------------------- kinds
     def _safety_module(self, recipe: SafetyModuleRecipe) -> JobResult:
         chat, out = self._chat(), self._new("out")
-        if found := self._known("safety_module", safety_module_facts(recipe, _digest(chat))):
+        facts = safety_module_facts(recipe, _digest(chat), tokenizer_digest(chat))
+        if found := self._known("safety_module", facts):
             return found
         with self._rows(recipe.dataset) as rows:
             made = make_safety_module(chat, rows, recipe, out, self.compute, self._on_step)
@@ -85,7 +89,7 @@ class SaloraJob:
 
     def _kit(self, recipe: InitRecipe) -> JobResult:
         chat, out = self._chat(), self._new("out")
-        if found := self._known("kit", kit_facts(recipe, _digest(chat))):
+        if found := self._known("kit", kit_facts(recipe, _digest(chat), tokenizer_digest(chat))):
             return found
         safety = self._safety(recipe.safety_module)
         if recipe.dataset is None:
@@ -144,7 +148,16 @@ class SaloraJob:
         path = self.folder / "data.jsonl"
         self.artifacts.fetch(self.records.dataset(dataset).file, path)
         with path.open("rb") as file:
-            yield read_rows(file)
+            yield self.checked(read_rows(file))
+
+    def checked(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Raises `Stopped` between two rows: to encode them all may take hours."""
+        at = time.monotonic()
+        for row in rows:
+            if time.monotonic() - at > CHECK_EVERY_S:
+                self.lease.check()
+                at = time.monotonic()
+            yield row
 
     def _safety(self, part: str) -> SafetyModule:
         path = self.folder / SAFETY_MODULE_FILE

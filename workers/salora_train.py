@@ -1,5 +1,6 @@
 """Kit + task's conversations -> a trained adapter, exported as an ordinary LoRA."""
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from app.alignment.safety_module import safety_share
 from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE, kind_of, layer_of
 from app.domain.dataset import Row
 from app.domain.salora import TrainRecipe
-from app.domain.salora_report import ExportRow, SaloraReport
+from app.domain.salora_report import ExportRow, SaloraReport, Training
 from app.intake.manifest import read_manifest
 from workers.compute import Compute
 from workers.encoding import EncodedSet, encode_all
@@ -23,6 +24,7 @@ from workers.safety_module import data_use, data_warnings, settings_of, versions
 from workers.salora_export import (
     ExportInput,
     Pair,
+    check_fits,
     export,
     export_warnings,
     is_transposed,
@@ -32,6 +34,7 @@ from workers.salora_export import (
 from workers.sweeping import OnStep
 from workers.training import OnCheckpoint, Trained, TrainInput, train
 
+BEGIN = "begin"  # of the work folder: what the training starts from
 PLAIN = (
     "This is an ordinary LoRA, trained without the safety module to compare with: nothing kept it "
     "from moving along V_s."
@@ -57,20 +60,36 @@ def train_and_export(
     """Train in the folder `work`, from a checkpoint there if there is one; write the exported
     adapter, its report and README into the folder `out`.
 
-    Raises what `load_model`, `encode_all`, `train` and `export` raise.
+    Raises AdapterDoesNotFitKit, and what `read_manifest`, `load_model`, `encode_all`, `train` and
+    `export` raise.
     """
     tokenizer, kit = load_tokenizer(given.chat), Kit.load(given.kit)
+    begin = _begin(given.kit, kit, work)
     encoded = encode_all(given.rows, tokenizer, given.recipe.encoding)
     with torch_threads(compute.threads):
         model = load_model(given.chat, given.recipe.dtype, compute.device)
         pad = tokenizer.pad_token_id or 0
-        inputs = TrainInput(model, kit, given.kit, encoded, given.recipe, pad)
+        inputs = TrainInput(model, kit, begin, encoded, given.recipe, pad)
         trained = train(inputs, work, on_step, on_checkpoint)
     exported = _export_input(trained, work, kit, given.recipe)
     rows = _plain(exported, out) if given.recipe.plain_lora else export(exported, out, _quiet)
     report = _report(given, encoded, trained, rows)
     write_beside(report, out)
     return report
+
+
+def _begin(folder: Path, kit: Kit, work: Path) -> Path:
+    """The kit's adapter, through the same gate as a stranger's, and nothing else: PEFT's loaders
+    act on more than that. Raises AdapterDoesNotFitKit, and what `read_manifest` raises."""
+    begin = work / BEGIN
+    begin.mkdir(parents=True)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, begin / name)
+    manifest = read_manifest(begin)
+    check_fits(manifest, kit)
+    (begin / CONFIG_FILE).write_text(json.dumps(manifest.config))
+    return begin
 
 
 def _quiet(*_: object) -> None:
@@ -120,14 +139,21 @@ def _report(
         settings=settings_of(given.recipe),
         data=[data_use("task", given.recipe.dataset, encoded)],
         modules=rows,
-        warnings=[*trained.warnings, *_warnings(given.recipe, encoded, rows)],
+        warnings=[*trained.warnings, *_warnings(given.recipe, encoded, trained.training, rows)],
         versions=versions(),
         training=trained.training,
     )
 
 
-def _warnings(recipe: TrainRecipe, encoded: EncodedSet, rows: list[ExportRow]) -> Iterator[str]:
+def _warnings(
+    recipe: TrainRecipe, encoded: EncodedSet, training: Training, rows: list[ExportRow]
+) -> Iterator[str]:
     if recipe.plain_lora:
         yield PLAIN
+    if recipe.warmup_steps >= training.steps:
+        yield (
+            f"The learning rate never became full: the training had {training.steps} steps, its "
+            f"warm-up {recipe.warmup_steps}."
+        )
     yield from data_warnings(encoded)
     yield from export_warnings(rows, None if recipe.plain_lora else recipe.export_rank)

@@ -59,6 +59,22 @@ def salora_export(job_id: str) -> str | None:
     return runtime().run(job_id)
 
 
+@app.task(name="adapter_safety.evaluate")  # type: ignore[untyped-decorator] # because celery has no types
+def evaluate(job_id: str) -> str | None:
+    """Run a job that measures adapters."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
+@app.task(name="adapter_safety.frontier")  # type: ignore[untyped-decorator] # because celery has no types
+def frontier(job_id: str) -> str | None:
+    """Run a job that searches an adapter's settings."""
+    from workers.runtime import runtime  # here, because torch must not be imported before the fork
+
+    return runtime().run(job_id)
+
+
 def warm_up() -> None:
     """Import what jobs need, in the child, and clear up after the one before."""
     from workers.runtime import runtime

@@ -7,6 +7,7 @@ Trainer keeps optimizer, schedule, random states and the place in the data.
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from app.alignment.kit import Kit
@@ -259,11 +261,15 @@ def _inputs(rows: Sequence[Encoded], pad_id: int) -> dict[str, Tensor]:
 
 
 def _last(work: Path) -> str | None:
+    """The last checkpoint that is whole; the Trainer writes its own state last, so one without was
+    cut off, and is taken away."""
     folder = work / CHECKPOINTS
-    if not folder.is_dir():
-        return None
-    found: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call] # theirs
-    return found
+    while folder.is_dir():
+        found: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call] # theirs
+        if found is None or (Path(found) / TRAINER_STATE_NAME).is_file():
+            return found
+        shutil.rmtree(found)
+    return None
 
 
 def _step_of(checkpoint: str) -> int:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from app.api.multipart import BATCH_BYTES, FilePart, FileSink, read_form
 from app.api.services import Services
-from app.domain.dataset import StoredDataset
+from app.domain.dataset import Responses, StoredDataset
 from app.domain.errors import InvalidField, MissingFile, Unavailable
 from app.jobs.datasets import accept_dataset
 
@@ -37,7 +37,7 @@ async def received(request: Request, services: Services) -> AsyncIterator[FilePa
 
 
 async def accept(
-    upload: FilePart, chat_model: str | None, services: Services
+    upload: FilePart, chat_model: str | None, responses: Responses, services: Services
 ) -> tuple[StoredDataset, bool]:
     """Validate and store the data set; False when it was there already. Raises what
     `accept_dataset` raises."""
@@ -46,6 +46,7 @@ async def accept(
             upload.path,
             upload.entry,
             chat_model,
+            responses=responses,
             records=services.records,
             artifacts=services.artifacts,
             models=services.models,

@@ -2,14 +2,17 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from app.api.measure_schemas import GateIn
+from app.api.recipes import recipe_out
 from app.api.salora_schemas import part_path
-from app.api.schemas import EXAMPLE_ADAPTER, ModelId, Number, RequestBody
+from app.api.schemas import EXAMPLE_ADAPTER, ModelId, Number, RequestBody, within
 from app.domain.errors import InvalidField
-from app.domain.job import MADE_BY, SALORA_KINDS, Job, JobKind, JobStatus, PatchKind
+from app.domain.evaluation import GateRecipe
+from app.domain.job import MADE_BY, MEASURE_KINDS, SALORA_KINDS, Job, JobKind, JobStatus, PatchKind
 from app.domain.method import (
     DEFAULT_THRESHOLD,
     FullWeights,
@@ -20,7 +23,6 @@ from app.domain.method import (
     SelectBy,
     Selection,
 )
-from app.domain.salora import InitRecipe
 from app.jobs.decide import method_reference
 from app.jobs.submit import JobRequest
 
@@ -67,22 +69,18 @@ class MethodIn(RequestBody):
 
     def to_domain(self) -> Method:
         """Raises InvalidField naming `method.<field>`."""
-        try:
-            select = Selection(self.select.by, self.select.value)
+        with within("method"):
             return Method(
                 projector=self.projector,
                 energy=self.energy,
                 rank=self.rank,
-                select=select,
+                select=Selection(self.select.by, self.select.value),
                 name=self.name,
                 factor=self.factor,
                 rescale=self.rescale,
                 full_weights=self.full_weights,
                 safety_module=self.safety_module,
             )
-        except InvalidField as error:
-            field, reason = error.facts["field"], error.facts["reason"]
-            raise InvalidField(field=f"method.{field}", reason=reason) from None
 
 
 class JobIn(RequestBody):
@@ -112,6 +110,12 @@ class JobIn(RequestBody):
     )
     chat_model: ModelId
     method: MethodIn = MethodIn()
+    require: Literal["no_worse"] | None = Field(
+        default=None,
+        description="of a patch, with a gate: one that makes safety or utility significantly worse "
+        "ends with the verdict review",
+    )
+    gate: GateIn | None = Field(default=None, description="what is measured before and after")
 
     def to_domain(self) -> JobRequest:
         """Raises InvalidField."""
@@ -124,7 +128,20 @@ class JobIn(RequestBody):
             base_model=self.base_model,
             chat_model=self.chat_model,
             method=method,
+            recipe=self._gate(),
         )
+
+    def _gate(self) -> GateRecipe | None:
+        """Raises InvalidField."""
+        if self.gate is None:
+            if self.require is not None:
+                raise InvalidField(field="gate", reason="is missing: what is required is measured")
+            return None
+        if self.require is None:
+            raise InvalidField(field="require", reason="is missing: a gate needs one")
+        if self.kind != "patch":
+            raise InvalidField(field="gate", reason=f"a {self.kind} takes none")
+        return self.gate.to_domain()
 
 
 class ProgressOut(BaseModel):
@@ -145,10 +162,11 @@ class JobOut(BaseModel):
     base_model: str | None = Field(description="null where nothing is compared with it")
     chat_model: str
     method: dict[str, Any] | None = Field(
-        description="of an alignment the projector alone; null for SaLoRA's kinds"
+        description="of an alignment the projector alone; null for SaLoRA's and measuring kinds"
     )
     recipe: dict[str, Any] | None = Field(
-        description="what a job of SaLoRA's kinds was asked for, defaults resolved"
+        description="what a job of SaLoRA's and measuring kinds was asked for, defaults resolved; "
+        "of a patch what it requires and its gate"
     )
     modules: list[str] | None = Field(description="what an alignment was asked for by name")
     created_at: datetime
@@ -157,7 +175,9 @@ class JobOut(BaseModel):
     attempts: int
     cancel_requested: bool
     progress: ProgressOut
-    checkpoint: CheckpointOut | None = Field(description="how far a training had come")
+    checkpoint: CheckpointOut | None = Field(
+        description="how far a training or an evaluation had come"
+    )
     problem: dict[str, Any] | None = Field(description="why a failed job failed")
     links: dict[str, str]
 
@@ -171,7 +191,7 @@ class JobOut(BaseModel):
             base_model=job.base_model,
             chat_model=job.chat_model,
             method=_method(job),
-            recipe=_recipe(job),
+            recipe=recipe_out(job.recipe),
             modules=None if job.modules is None else list(job.modules),
             created_at=job.created_at,
             started_at=job.started_at,
@@ -195,23 +215,12 @@ def job_path(job_id: str) -> str:
 
 
 def _method(job: Job) -> dict[str, Any] | None:
-    if job.kind in SALORA_KINDS:
+    if job.kind in (*SALORA_KINDS, *MEASURE_KINDS):
         return None
     if job.kind == "alignment":
         projection = job.method.projection
         return {name: getattr(projection, name) for name in ("projector", "energy", "rank")}
     return asdict(method_reference(job.method))
-
-
-def _recipe(job: Job) -> dict[str, Any] | None:
-    """Flat, as it was asked for."""
-    if job.recipe is None:
-        return None
-    fields = asdict(job.recipe)
-    fields |= fields.pop("encoding", {})
-    if isinstance(job.recipe, InitRecipe):
-        fields["alpha"] = job.recipe.resolved_alpha
-    return fields
 
 
 def _checkpoint(job: Job) -> CheckpointOut | None:
@@ -234,6 +243,8 @@ def _links(job: Job) -> dict[str, str]:
         links["report"] = f"{base}/report"
     if job.result and job.result.archive:
         links["adapter"] = f"{base}/adapter"
+    if job.result and job.result.transcripts:
+        links["transcripts"] = f"{base}/transcripts"
     if job.result and job.result.part and (made := MADE_BY.get(job.kind)):
         links[made] = part_path(made, job.result.part)
     return links

@@ -7,9 +7,9 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
 
 from app.api.access import ReadServices, SubmitServices
+from app.api.job_bodies import AnyJobIn
 from app.api.job_schemas import JobOut, JobPage, job_path
 from app.api.prefer import WaitDep, applied
-from app.api.salora_jobs import AnyJobIn
 from app.api.services import Services
 from app.domain.adapter import StoredModule
 from app.domain.errors import InvalidField

@@ -15,6 +15,7 @@ from app.api.errors import problem_of_fault
 from app.api.job_schemas import JobIn, JobOut, job_path
 from app.api.jobs import IdempotencyKeyHeader, check_new, settle, submit_job
 from app.api.prefer import WaitDep, applied
+from app.api.recipes import REQUIRE
 from app.api.results import adapter_response
 from app.api.services import Services
 from app.api.uploads import accept, received
@@ -53,6 +54,11 @@ PATCH_BODY: dict[str, Any] = {
                         "method": {
                             **TEXT,
                             "description": "the method as JSON, as in POST /v1/jobs",
+                        },
+                        "require": {**TEXT, "enum": [REQUIRE]},
+                        "gate": {
+                            **TEXT,
+                            "description": "the gate as JSON, as in POST /v1/jobs",
                         },
                         **dict.fromkeys(TEXTS, TEXT),
                         **{name: {"type": "number"} for name in NUMBERS},
@@ -104,13 +110,15 @@ def job_of_fields(fields: Mapping[str, str], adapter: str) -> JobIn:
     Raises InvalidField, MalformedRequest, RequestValidationError.
     """
     method = _method(fields)
-    rest = {name: value for name, value in fields.items() if name not in (*METHOD_FIELDS, "method")}
+    gate = _json("gate", fields) if "gate" in fields else None
+    taken = (*METHOD_FIELDS, "method", "gate")
+    rest = {name: value for name, value in fields.items() if name not in taken}
     if "adapter" in rest or "kind" in rest:
         raise InvalidField(
             field="adapter" if "adapter" in rest else "kind", reason="not taken here"
         )
     try:
-        return JobIn.model_validate({**rest, "adapter": adapter, "method": method})
+        return JobIn.model_validate({**rest, "adapter": adapter, "method": method, "gate": gate})
     except ValidationError as error:
         places = [{**e, "loc": ("form", *e["loc"])} for e in error.errors()]
         raise RequestValidationError(places) from None
@@ -122,7 +130,7 @@ def _method(fields: Mapping[str, str]) -> object:
     if "method" in fields:
         if single:
             raise InvalidField(field=single[0], reason="give method or single fields, not both")
-        return _json(fields["method"])
+        return _json("method", fields)
     selections = [name for name in single if name in SELECTIONS]
     if len(selections) > 1:
         reason = f"give one selection, not {' and '.join(selections)}"
@@ -148,8 +156,8 @@ def _value(name: str, text: str) -> object:
         raise InvalidField(field=name, reason="is not a number") from None
 
 
-def _json(text: str) -> object:
+def _json(name: str, fields: Mapping[str, str]) -> object:
     try:
-        return parse_json(text.encode(), depth=8)
+        return parse_json(fields[name].encode(), depth=8)
     except ValueError:
-        raise MalformedRequest(reason="field method is not valid JSON") from None
+        raise MalformedRequest(reason=f"field {name} is not valid JSON") from None

@@ -1,4 +1,4 @@
-"""/v1/jobs/{id}/events, /report and /adapter"""
+"""/v1/jobs/{id}/events, /report, /adapter and /transcripts"""
 
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, get_args
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
-from app.api.access import ReadServices
+from app.api.access import ReadServices, TranscriptServices
 from app.api.negotiate import report_format
 from app.api.ranges import file_response
 from app.api.services import Services
@@ -16,11 +16,18 @@ from app.domain.job import Job, JobKind, PatchKind
 from app.domain.method import Selection, one_selection
 from app.jobs.decide import what_if
 from app.jobs.render import FORMATS
-from app.jobs.retrieve import follow, is_told, patched_archive, read_report
+from app.jobs.retrieve import (
+    follow,
+    is_told,
+    patched_archive,
+    read_report,
+    written_transcripts,
+)
 
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["results"])
 
 RETRY_MS = 1000
+JSON_LINES = "application/jsonl"
 DONE: Mapping[JobKind, str] = {"salora_train": "trained", "salora_export": "exported"}
 
 
@@ -126,3 +133,26 @@ def adapter_response(
         file_name=f"adapter-{(job.adapter or job.id)[:12]}-{DONE.get(job.kind, 'patched')}.zip",
         head=head,
     )
+
+
+@router.get(
+    "/transcripts",
+    response_class=Response,
+    responses={
+        200: {"content": {JSON_LINES: {}}, "description": "Prompts and answers, one a line"},
+        206: {"description": "The part that `Range` asked for"},
+    },
+)
+def download_transcripts(job_id: str, request: Request, services: TranscriptServices) -> Response:
+    """What was asked and what was answered, in JSON lines. Needs the scope `transcripts`."""
+    return file_response(
+        written_transcripts(services.records.job(job_id)),
+        services.artifacts,
+        request_headers=request.headers,
+        media_type=JSON_LINES,
+        file_name=f"transcripts-{job_id[:12]}.jsonl",
+        head=request.method == "HEAD",
+    )
+
+
+router.head("/transcripts", include_in_schema=False)(download_transcripts)

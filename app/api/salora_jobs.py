@@ -1,25 +1,13 @@
-"""What SaLoRA's jobs are asked for over the wire, and the choice among all kinds of jobs."""
+"""What SaLoRA's jobs are asked for over the wire."""
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-)
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_wrap_validator_function
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt
 
-from app.api.job_schemas import JobIn
-from app.api.schemas import EXAMPLE_ADAPTER, ModelId, RequestBody
-from app.domain.job import JobKind, PatchKind, SaloraKind
+from app.api.schemas import EXAMPLE_ID, Id, ModelId, RequestBody
+from app.domain.job import JobKind
 from app.domain.method import Method
 from app.domain.salora import (
     DEFAULT_TARGETS,
@@ -35,8 +23,6 @@ from app.domain.salora import (
 )
 from app.jobs.submit import JobRequest
 
-EXAMPLE_ID = EXAMPLE_ADAPTER
-Id = Annotated[str, Field(max_length=200, examples=[EXAMPLE_ID])]
 ModuleName = Annotated[str, Field(min_length=1, max_length=300)]
 R = TypeVar("R", bound=SafetyModuleRecipe | InitRecipe | TrainRecipe)
 
@@ -157,37 +143,3 @@ class ExportIn(_SaloraIn):
     def to_domain(self) -> JobRequest:
         """Raises InvalidField."""
         return self._request(self.kind, ExportRecipe(self.kit, self.rank), self.adapter)
-
-
-SALORA_BODIES: Mapping[JobKind, type[RequestBody]] = {
-    "safety_module": SafetyModuleIn,
-    "salora_init": InitIn,
-    "salora_train": TrainIn,
-    "salora_export": ExportIn,
-}
-
-
-class _Kind(BaseModel):
-    """The field that tells what the rest must be."""
-
-    kind: Literal[PatchKind, SaloraKind] = get_args(PatchKind)[0]
-
-
-def _by_kind(value: Any, _: object) -> RequestBody:
-    """Checked as the kind that it names, so that what is wrong is told of that kind alone."""
-    kind = _Kind.model_validate(value).kind
-    return SALORA_BODIES.get(kind, JobIn).model_validate(value)
-
-
-class _ByKind:
-    """An annotation of a union of bodies: described as one that `kind` discriminates, with `patch`
-    where it is left out, which a discriminator of pydantic's own cannot do."""
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        tagged = handler.generate_schema(Annotated[source, Discriminator("kind")])
-        return no_info_wrap_validator_function(_by_kind, tagged)
-
-
-AnyJobIn = Annotated[JobIn | SafetyModuleIn | InitIn | TrainIn | ExportIn, _ByKind()]

@@ -25,6 +25,7 @@ class DatasetOut(BaseModel):
     created_at: datetime
     size_bytes: int
     rows: int
+    unanswered: int = Field(description="rows without a response; trainings take none")
     prompt_characters: int
     response_characters: int
     tokens: dict[str, TokenCountOut] = Field(
@@ -39,6 +40,7 @@ class DatasetOut(BaseModel):
             created_at=dataset.created_at,
             size_bytes=dataset.file.size_bytes,
             rows=dataset.rows,
+            unanswered=dataset.unanswered,
             prompt_characters=dataset.prompt_characters,
             response_characters=dataset.response_characters,
             tokens={

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import TypeAdapter
 
 from app.domain.alignment import AlignmentReport
+from app.domain.measured import EvaluationReport, FrontierReport
 from app.domain.report import Report
 from app.domain.salora_report import SaloraReport
 
@@ -30,3 +31,15 @@ def alignment_schema() -> dict[str, Any]:
 def salora_schema() -> dict[str, Any]:
     """The JSON Schema of the reports of SaLoRA's jobs."""
     return {**DIALECT, **TypeAdapter(SaloraReport).json_schema(mode="serialization")}
+
+
+@router.get("/evaluation")
+def evaluation_schema() -> dict[str, Any]:
+    """The JSON Schema of an evaluation's report."""
+    return {**DIALECT, **TypeAdapter(EvaluationReport).json_schema(mode="serialization")}
+
+
+@router.get("/frontier")
+def frontier_schema() -> dict[str, Any]:
+    """The JSON Schema of a frontier's report."""
+    return {**DIALECT, **TypeAdapter(FrontierReport).json_schema(mode="serialization")}

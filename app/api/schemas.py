@@ -1,19 +1,36 @@
 """What goes over the wire. Requests forbid unknown fields, so that a typing error is told."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from app.domain.adapter import LayerType, ListedAdapter, StoredAdapter
+from app.domain.errors import InvalidField
 
 EXAMPLE_ADAPTER = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+EXAMPLE_ID = EXAMPLE_ADAPTER
+Id = Annotated[str, Field(max_length=200, examples=[EXAMPLE_ID])]
 ModelId = Annotated[str, Field(max_length=200, examples=["org/model-base", "org/model-chat"])]
 Number = StrictFloat | StrictInt  # because "0.4" and true are not numbers
 
 
 class RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+@contextmanager
+def within(place: str, only: tuple[str, ...] | None = None) -> Iterator[None]:
+    """A field at fault (of `only`) is told as one that lies in `place`. Raises InvalidField."""
+    try:
+        yield
+    except InvalidField as error:
+        field, reason = str(error.facts["field"]), error.facts["reason"]
+        if only is not None and field not in only:
+            raise
+        raise InvalidField(field=f"{place}.{field}", reason=reason) from None
 
 
 class FileOut(BaseModel):

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from app.cli.demo import demo
+from app.cli.evaluate import evaluate
+from app.cli.frontier import frontier
 from app.cli.gc import gc
 from app.cli.inspect import inspect
 from app.cli.keys import keys
@@ -39,7 +41,7 @@ def _options(
     """What stands before the command."""
 
 
-for command in (demo, up, patch, inspect, migrate, gc):
+for command in (demo, up, patch, inspect, evaluate, frontier, migrate, gc):
     app.command()(command)
 app.add_typer(keys, name="keys")
 app.add_typer(salora, name="salora")

@@ -25,8 +25,24 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for everything the demo makes")] = Path(
         "demo-output"
     ),
+    safety: Annotated[
+        bool, typer.Option("--safety", help="measure refusals and skill in a small world instead")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="of that world")] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder of worlds that are made [in the demo's folder]")
+    ] = None,
 ) -> None:
-    """Make a tiny base, chat and adapter, patch it through the real service, prove the result."""
+    """Make a tiny base, chat and adapter, patch it through the real service, prove the result.
+
+    With --safety: in a small world whose chat model has learnt to refuse, every way to patch two
+    adapters, measured side by side; some minutes.
+    """
+    if safety:
+        from app.cli.demo_safety import demo_safety  # here, as below
+
+        demo_safety(out, seed, cache)
+        return
     out.mkdir(parents=True, exist_ok=True)
     data = out.absolute() / "data"
     # here, because these import torch, transformers, peft and an HTTP client

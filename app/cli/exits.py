@@ -1,4 +1,5 @@
-"""What the command line ends with: 0 done, 1 refused (`inspect`), 2 bad input, 3 the job failed."""
+"""What the command line ends with: 0 done, 1 refused (`inspect`) or not held (`evaluate`,
+`frontier`), 2 bad input, 3 the job failed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +8,18 @@ import typer
 from pydantic import ValidationError
 
 from app.domain.errors import AdapterSafetyError, NotFound, Refused
+from app.domain.measure_errors import (
+    NoRefusalToRestore,
+    PromptsTooLong,
+    SetsOverlap,
+    SetTooSmall,
+)
 
-REFUSED = 1
+REFUSED = NOT_HELD = 1
 BAD_INPUT = 2
 FAILED = 3
+INPUT_FAULTS = (NoRefusalToRestore, PromptsTooLong, SetsOverlap, SetTooSmall)
+"""What a job finds out only by a tokenizer or an answer, and is for the caller to correct."""
 
 
 def fail(message: str, code: int) -> typer.Exit:
@@ -24,7 +33,7 @@ def explained() -> Iterator[None]:
     """Known errors become a sentence and an exit code instead of a trace."""
     try:
         yield
-    except (Refused, NotFound) as error:
+    except (Refused, NotFound, *INPUT_FAULTS) as error:
         raise fail(str(error), BAD_INPUT) from error
     except ValidationError as error:
         raise fail(_settings_fault(error), BAD_INPUT) from error

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.config import Settings
+from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField
 from app.intake.checkpoint import read_checkpoint
+from app.intake.manifest import read_manifest
+from app.intake.opened import OpenedAdapter, open_adapter
 from app.storage.models import FolderModels
 
 
@@ -39,3 +42,19 @@ def new_folder(out: Path) -> Iterator[Path]:
         work.replace(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def open_trained(adapter: Path) -> Iterator[OpenedAdapter]:
+    """As `open_adapter`, but of a folder that a training has left only the adapter's own files
+    are taken. Raises what `open_adapter` raises."""
+    if not (adapter / WEIGHTS_FILE).is_file():
+        with open_adapter(adapter) as opened:  # an archive, or a folder that the gate says more of
+            yield opened
+        return
+    with tempfile.TemporaryDirectory(prefix="adapter-safety-") as name:
+        folder = Path(name)
+        for file in (CONFIG_FILE, WEIGHTS_FILE, README_FILE):
+            if (adapter / file).is_file():
+                shutil.copyfile(adapter / file, folder / file)
+        yield OpenedAdapter(folder, read_manifest(folder))

@@ -23,7 +23,7 @@ keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 def create(
     name: Annotated[str, typer.Option(help="whose it is, for the list")],
     scope: Annotated[
-        str, typer.Option(help="submit, read or admin; several with commas")
+        str, typer.Option(help="submit, read, transcripts or admin; several with commas")
     ] = "submit,read",
     tenant: Annotated[str, typer.Option(help="whose adapters and jobs it sees")] = DEFAULT_TENANT,
 ) -> None:

@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from app.cli.exits import explained
 from app.cli.folders import check_new, new_folder, open_checkpoint
+from app.cli.report_files import check_report, write_report
 from app.cli.salora_ids import module_id
 from app.cli.tables import print_report
 from app.config import Settings
@@ -22,13 +23,10 @@ from app.intake.opened import OpenedAdapter, open_adapter
 from app.intake.preflight import check_fit_chat
 from app.jobs.adapters import stored_modules
 from app.jobs.check_salora import check_exported
-from app.jobs.render import FORMATS
 from app.jobs.submit import JobRequest, check_patch
 
 if TYPE_CHECKING:
     from workers.pipeline import OnModule, PatchInput
-
-REPORT_SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".html": "html"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,8 @@ def patch(
             full_weights,  # type: ignore[arg-type]
             safety_module=None if safety_module is None else module_id(safety_module),
         )
-        _check_out(out, report)
+        check_new(out)
+        check_report(report)
         names = Named(base_model, chat_model)
         if method.needs_base and base_model is None:
             raise InvalidField(field="base_model", reason="is missing")
@@ -103,7 +102,7 @@ def patch(
             found = patch_remotely(server, adapter, asdict(names), method, out)
         else:
             found = _patch_here(adapter, names, method, safety_module, out)
-        _write_report(found, report)
+        write_report(found, report)
     print_report(found)
     typer.echo(f"patched adapter: {out}")
 
@@ -115,17 +114,6 @@ def selection(
     values = {"threshold": threshold, "count": count, "fraction": fraction, "all": every or None}
     given = {name: value for name, value in values.items() if value is not None}
     return one_selection(given) or Selection("threshold", DEFAULT_THRESHOLD)
-
-
-def _check_out(out: Path, report: Path | None) -> None:
-    """Before any work: nothing of the caller's is written over."""
-    check_new(out)
-    if report and not report.absolute().parent.is_dir():
-        reason = f"there is no folder {report.absolute().parent}"
-        raise InvalidField(field="report", reason=reason)
-    if report and report.suffix not in REPORT_SUFFIXES:
-        reason = f"must end with one of {', '.join(REPORT_SUFFIXES)}"
-        raise InvalidField(field="report", reason=reason)
 
 
 def _patch_here(
@@ -184,9 +172,3 @@ def _progress(total: int) -> Iterator["OnModule"]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("patching", total=total)
         yield lambda progress: bar.update(task, completed=progress.done)
-
-
-def _write_report(found: dict[str, Any], report: Path | None) -> None:
-    if report:
-        _, render = FORMATS[REPORT_SUFFIXES[report.suffix]]
-        report.write_bytes(render(found).encode())

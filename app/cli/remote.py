@@ -1,4 +1,4 @@
-"""`adapter-safety patch --server`: the same job, done by a server."""
+"""The same jobs, done by a server: `--server`."""
 
 import os
 import shutil
@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
-from rich.progress import Progress
 
-from app.cli.exits import BAD_INPUT, FAILED, fail
+from app.cli.bars import progress
+from app.cli.exits import BAD_INPUT, FAILED, INPUT_FAULTS, fail
 from app.client import Client, ProblemError
 from app.domain.adapter import PATCHED_FILES
 from app.domain.errors import InvalidField
 from app.domain.method import Method
 
+FAULTY_INPUT = {f"urn:adapter-safety:problem:{fault.code}" for fault in INPUT_FAULTS}
 API_KEY = "ADAPTER_SAFETY_API_KEY"  # from the environment, because others see a command's arguments
 
 
@@ -27,15 +27,19 @@ def patch_remotely(
     server: str, adapter: Path, models: Mapping[str, str], method: Method, out: Path
 ) -> dict[str, Any]:
     """Upload, submit, follow, download into `out`; the report. Ends the process on a failure."""
+    check_there(adapter)
+    with connected(server) as client:
+        uploaded = client.upload(adapter)["id"]
+        body = {"kind": "patch", "adapter": uploaded, **models, "method": asdict(method)}
+        job = finished(client, body, "patching")
+        download_patched(client, job["id"], out)
+        return client.report(job["id"])
+
+
+def check_there(adapter: Path) -> None:
+    """Raises InvalidField where there is nothing to upload."""
     if not adapter.exists():
         raise InvalidField(field="adapter", reason=f"there is nothing at {adapter}")
-    with connected(server) as client:
-        job = _finished(client, adapter, models, method)
-        if job["status"] != "succeeded":
-            detail = (job["problem"] or {}).get("detail", f"the job was {job['status']}")
-            raise fail(detail, FAILED)
-        _download(client, job["id"], out)
-        return client.report(job["id"])
 
 
 @contextmanager
@@ -52,21 +56,23 @@ def connected(server: str) -> Iterator[Client]:
         raise fail(f"{server} does not answer: {error}", FAILED) from error
 
 
-def _finished(
-    client: Client, adapter: Path, models: Mapping[str, str], method: Method
-) -> dict[str, Any]:
-    uploaded = client.upload(adapter)
-    job = client.submit(
-        {"kind": "patch", "adapter": uploaded["id"], **models, "method": asdict(method)}
-    )
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("patching", total=len(uploaded["modules"]))
+def finished(client: Client, body: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Submit, and follow to the end. Ends the process where the job did not succeed."""
+    job = client.submit(body)
+    with progress(what) as on_step:
         for event in client.events(job["id"]):
-            bar.update(task, completed=event.data.get("done"))
-    return client.job(job["id"])
+            if "done" in event.data:
+                on_step(event.data["done"], event.data["total"], event.name, event.data)
+    job = client.job(job["id"])
+    if job["status"] != "succeeded":
+        problem = job["problem"] or {}
+        code = BAD_INPUT if problem.get("type") in FAULTY_INPUT else FAILED
+        raise fail(problem.get("detail", f"the job was {job['status']}"), code)
+    return job
 
 
-def _download(client: Client, job_id: str, out: Path) -> None:
+def download_patched(client: Client, job_id: str, out: Path) -> None:
+    """Into a folder beside `out` first, so that `out` is whole or not there."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as folder:
         archive, unpacked = Path(folder) / "patched.zip", Path(folder) / "patched"

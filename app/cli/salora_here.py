@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,22 +13,27 @@ import torch
 from app.alignment.kit import Kit
 from app.alignment.safety_module import SAFETY_MODULE_FILE, SafetyModule
 from app.cli.bars import progress
-from app.cli.folders import new_folder, open_checkpoint
+from app.cli.folders import new_folder, open_checkpoint, open_trained
+from app.cli.salora_ids import module_id
 from app.config import Settings
-from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE
 from app.domain.dataset import Row
 from app.domain.errors import InvalidField
 from app.domain.report import ModelReference
-from app.domain.salora import ExportRecipe, InitRecipe, SafetyModuleRecipe, TrainRecipe
+from app.domain.salora import (
+    ExportRecipe,
+    InitRecipe,
+    SafetyModuleRecipe,
+    TrainRecipe,
+    part_id,
+)
 from app.intake.dataset_rows import read_rows
-from app.intake.manifest import read_manifest
-from app.intake.opened import OpenedAdapter, open_adapter
 from workers.compute import Compute
+from workers.language_models import tokenizer_digest
 from workers.run import NamedCheckpoint
 from workers.safety_module import make_safety_module, settings_of
 from workers.salora_export import ExportInput, export, export_report, write_beside
 from workers.salora_init import InitInput, make_kit
-from workers.salora_train import TrainJobInput, train_and_export
+from workers.salora_train import BEGIN, TrainJobInput, train_and_export
 from workers.same_model import check_digest
 
 Json = dict[str, Any]
@@ -38,34 +42,35 @@ TRAINING = "training.json"  # what an interrupted training was asked for
 
 def make_module(chat: str, data: Path, recipe: SafetyModuleRecipe, out: Path) -> Json:
     with _rows(data) as rows, new_folder(out) as work, progress("sweeping") as on_step:
-        made = make_safety_module(_named(chat), rows, recipe, work, _compute(), on_step)
+        made = make_safety_module(named(chat), rows, recipe, work, compute(), on_step)
     return made.report.as_json()
 
 
 def init(chat: str, module: Path, data: Path | None, recipe: InitRecipe, out: Path) -> Json:
     safety = load_module(module)
     if data is None:
-        return _init(InitInput(_named(chat), safety, None, recipe), out)
+        return _init(InitInput(named(chat), safety, None, recipe), out)
     with _rows(data) as rows:
-        return _init(InitInput(_named(chat), safety, rows, recipe), out)
+        return _init(InitInput(named(chat), safety, rows, recipe), out)
 
 
 def _init(given: InitInput, out: Path) -> Json:
     with new_folder(out) as work, progress("starting") as on_step:
-        made = make_kit(given, work, _compute(), on_step)
+        made = make_kit(given, work, compute(), on_step)
     return made.report.as_json()
 
 
 def train(chat: str, kit: Path, data: Path, recipe: TrainRecipe, out: Path) -> Json:
     """A training that was interrupted goes on from its last checkpoint, in a folder beside `out`
     that is gone at the end."""
-    named = _named(chat)
-    check_digest("kit", load_kit(kit).config["made_of"], named)
+    model = named(chat)
+    check_digest("kit", load_kit(kit).config["made_of"], model)
     work = out.absolute().parent / f".{out.name}.training"
-    _check_same(work, {"chat": named.checkpoint.digest, **asdict(recipe)})
+    digests = {"chat": model.checkpoint.digest, "tokenizer": tokenizer_digest(model)}
+    _check_same(work, {**digests, **asdict(recipe)})
     with _rows(data) as rows, new_folder(out) as exported, progress("training") as on_step:
-        given = TrainJobInput(named, kit, rows, recipe)
-        report = train_and_export(given, exported, work, _compute(), on_step, _kept_in_place)
+        given = TrainJobInput(model, kit, rows, recipe)
+        report = train_and_export(given, exported, work, compute(), on_step, _kept_in_place)
     shutil.rmtree(work)
     return report.as_json()
 
@@ -78,10 +83,11 @@ def _check_same(work: Path, asked: Mapping[str, object]) -> None:
     """Raises InvalidField where another training was interrupted here."""
     text = json.dumps(asked, sort_keys=True)
     marker = work / TRAINING
-    if marker.is_file() and marker.read_text() != text:
+    known = marker.read_text() if marker.is_file() else None
+    if known != text and work.is_dir() and any(work.iterdir()):
         reason = f"another training was interrupted in {work}: finish it, or remove that folder"
         raise InvalidField(field="out", reason=reason)
-    for left in ("adapter", "trained"):
+    for left in (BEGIN, "adapter", "trained"):
         shutil.rmtree(work / left, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     marker.write_text(text)
@@ -91,7 +97,7 @@ def export_here(kit: Path, adapter: Path, recipe: ExportRecipe, out: Path) -> Js
     loaded = load_kit(kit)
     made_for = loaded.config["chat_model"]
     chat = ModelReference(made_for["id"], None, made_for["digest"])
-    with _trained(adapter) as opened, new_folder(out) as work, progress("exporting") as on_step:
+    with open_trained(adapter) as opened, new_folder(out) as work, progress("exporting") as on_step:
         given = ExportInput(opened.folder, opened.manifest, loaded, recipe.rank)
         rows = export(given, work, on_step)
         report = export_report(given, rows, chat, settings_of(recipe))
@@ -99,28 +105,17 @@ def export_here(kit: Path, adapter: Path, recipe: ExportRecipe, out: Path) -> Js
     return report.as_json()
 
 
-@contextmanager
-def _trained(adapter: Path) -> Iterator[OpenedAdapter]:
-    """Of a folder that a training has left only the adapter's two files are taken."""
-    if not adapter.is_dir():
-        with open_adapter(adapter) as opened:
-            yield opened
-        return
-    with TemporaryDirectory(prefix="adapter-safety-") as name:
-        folder = Path(name)
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            if (adapter / file).is_file():
-                shutil.copyfile(adapter / file, folder / file)
-        yield OpenedAdapter(folder, read_manifest(folder))
-
-
 def load_module(folder: Path) -> SafetyModule:
     """Raises InvalidField."""
     path = folder / SAFETY_MODULE_FILE if folder.is_dir() else folder
     try:
-        return SafetyModule.load(path)
+        found = SafetyModule.load(path)
     except (FileNotFoundError, ValueError) as error:
         raise InvalidField(field="module", reason=str(error)) from None
+    if part_id(found.made_of) != module_id(folder):
+        reason = f"{folder} has the report of another safety module"
+        raise InvalidField(field="module", reason=reason)
+    return found
 
 
 def load_kit(folder: Path) -> Kit:
@@ -137,10 +132,10 @@ def _rows(data: Path) -> Iterator[Iterator[Row]]:
         yield read_rows(file)
 
 
-def _named(chat: str) -> NamedCheckpoint:
-    return NamedCheckpoint(chat, open_checkpoint(chat, "chat_model"))
+def named(model: str, field: str = "chat_model") -> NamedCheckpoint:
+    return NamedCheckpoint(model, open_checkpoint(model, field))
 
 
-def _compute() -> Compute:
+def compute() -> Compute:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Compute(Settings().resolved_threads, device)

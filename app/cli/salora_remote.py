@@ -1,15 +1,12 @@
 """`adapter-safety salora --server`: the same jobs, done by a server."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from app.cli.bars import progress
-from app.cli.exits import FAILED, fail
 from app.cli.folders import new_folder
-from app.cli.remote import connected, unpack_patched
+from app.cli.remote import connected, finished, unpack_patched
 from app.cli.salora_ids import KIT_CONFIG, kit_id, module_id
 from app.client import Client
 from app.domain.adapter import REPORT_FILE
@@ -22,7 +19,7 @@ def make_module(server: str, chat: str, data: Path, settings: Json, out: Path) -
     with connected(server) as client, new_folder(out) as work:
         dataset = client.upload_dataset(data)["id"]
         body = {"kind": "safety_module", "chat_model": chat, "dataset": dataset, **settings}
-        job = _finished(client, body, "sweeping")
+        job = finished(client, body, "sweeping")
         client.download_part(job["links"]["safety_module"], work / SAFETY_MODULE)
         return _report(client, job, work)
 
@@ -34,7 +31,7 @@ def init(
     with connected(server) as client, new_folder(out) as work:
         dataset = None if data is None else client.upload_dataset(data)["id"]
         body = {"safety_module": part, "dataset": dataset, **settings}
-        job = _finished(client, {"kind": "salora_init", "chat_model": chat, **body}, "starting")
+        job = finished(client, {"kind": "salora_init", "chat_model": chat, **body}, "starting")
         archive = work / "kit.zip"
         client.download_part(job["links"]["kit"], archive)
         with ZipFile(archive) as packed:
@@ -48,7 +45,7 @@ def train(server: str, chat: str, kit: Path, data: Path, settings: Json, out: Pa
     with connected(server) as client:
         dataset = client.upload_dataset(data)["id"]
         body = {"chat_model": chat, "kit": part, "dataset": dataset, **settings}
-        job = _finished(client, {"kind": "salora_train", **body}, "training")
+        job = finished(client, {"kind": "salora_train", **body}, "training")
         return _adapter(client, job, out)
 
 
@@ -58,21 +55,8 @@ def export(server: str, kit: Path, adapter: Path, settings: Json, out: Path) -> 
     with connected(server) as client:
         uploaded = client.upload(adapter)["id"]
         body = {"chat_model": chat, "kit": part, "adapter": uploaded, **settings}
-        job = _finished(client, {"kind": "salora_export", **body}, "exporting")
+        job = finished(client, {"kind": "salora_export", **body}, "exporting")
         return _adapter(client, job, out)
-
-
-def _finished(client: Client, body: Mapping[str, Any], what: str) -> Json:
-    """Ends the process where the job did not succeed."""
-    job = client.submit(body)
-    with progress(what) as on_step:
-        for event in client.events(job["id"]):
-            if "done" in event.data:
-                on_step(event.data["done"], event.data["total"], event.name, event.data)
-    job = client.job(job["id"])
-    if job["status"] != "succeeded":
-        raise fail((job["problem"] or {}).get("detail", f"the job was {job['status']}"), FAILED)
-    return job
 
 
 def _report(client: Client, job: Json, folder: Path) -> Json:

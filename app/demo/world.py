@@ -33,7 +33,7 @@ class World:
 
 def make_world(models: Path, adapter: Path) -> World:
     """Train and save base and chat under `models`, and the adapter in `adapter`."""
-    _be_quiet()
+    be_quiet()
     torch.manual_seed(0)
     base, chat = models / "base", models / "chat"
     model = LlamaForCausalLM(_config())
@@ -48,7 +48,7 @@ def make_world(models: Path, adapter: Path) -> World:
     return World(base, chat, adapter)
 
 
-def _be_quiet() -> None:
+def be_quiet() -> None:
     """The demo says what it does; the libraries' progress bars and hints would only hide it."""
     logging.disable_progress_bar()  # type: ignore[no-untyped-call] # because transformers has none
     logging.set_verbosity_error()  # type: ignore[no-untyped-call] # likewise

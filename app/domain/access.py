@@ -8,8 +8,10 @@ from typing import Literal, get_args
 
 from app.domain.errors import InvalidField
 
-Scope = Literal["submit", "read", "admin"]
-"""`read`: look at and download what is there. `submit`: upload, submit and cancel. `admin`: all."""
+Scope = Literal["submit", "read", "transcripts", "admin"]
+"""`read`: look at and download what is there, but for transcripts. `submit`: upload, submit and
+cancel. `transcripts`: download them, because answers to harmful prompts are not for everyone who
+may read reports. `admin`: all."""
 
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 DEFAULT_TENANT = "default"

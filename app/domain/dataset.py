@@ -9,6 +9,8 @@ from app.domain.adapter import FileEntry
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = get_args(Role)
+Responses = Literal["required", "optional"]
+"""Whether each row must have one; `optional` takes prompts alone too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One conversation. What the assistant says in it is the response; it ends with one."""
+    """One conversation. What the assistant says in it is the response; it ends with one, or, of a
+    prompt alone, with what the user says.
+
+    In a set of harmful or benign prompts a row's response, where given, is what a compliant answer
+    would be.
+    """
 
     line: int  # of the file, from 1
     messages: tuple[Message, ...]
+
+    @property
+    def is_answered(self) -> bool:
+        return self.messages[-1].role == "assistant"
 
 
 @dataclass(frozen=True)
@@ -44,3 +55,4 @@ class StoredDataset:
     prompt_characters: int
     response_characters: int
     tokens: Mapping[str, TokenCount] = field(default_factory=dict)  # by the model's id
+    unanswered: int = 0  # rows without a response

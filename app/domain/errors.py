@@ -10,8 +10,8 @@ AdapterSafetyError
 |   |-- InvalidField
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
-|   |-- DatasetRefused, EmptyDataset, TokenizerRefused, TargetsRefused, KitOfAnotherModel,
-|   |   AdapterDoesNotFitKit, AdapterOutsideSafetyModule    in `salora_errors`, as the next ones
+|   |-- DatasetRefused (ResponsesMissing), EmptyDataset, TokenizerRefused, TargetsRefused,
+|   |   KitOfAnotherModel, AdapterDoesNotFitKit, AdapterOutsideSafetyModule (`salora_errors`)
 |   `-- IdempotencyKeyReused
 |-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
 |-- TooMany                 RateLimited, QuotaExceeded

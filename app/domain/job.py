@@ -8,21 +8,26 @@ from typing import Literal, get_args
 from app.domain.access import DEFAULT_TENANT
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterSafetyError
+from app.domain.evaluation import MeasureRecipe
 from app.domain.method import Method
 from app.domain.salora import PartKind, Recipe
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 SaloraKind = Literal["safety_module", "salora_init", "salora_train", "salora_export"]
-JobKind = Literal["patch", "score", "alignment", SaloraKind]
+MeasureKind = Literal["evaluate", "frontier"]
+JobKind = Literal["patch", "score", "alignment", SaloraKind, MeasureKind]
 PatchKind = Literal["patch", "score"]  # of one adapter
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 SALORA_KINDS: tuple[SaloraKind, ...] = get_args(SaloraKind)
-KINDS: tuple[JobKind, ...] = ("patch", "score", "alignment", *SALORA_KINDS)
+MEASURE_KINDS: tuple[MeasureKind, ...] = get_args(MeasureKind)
+KINDS: tuple[JobKind, ...] = ("patch", "score", "alignment", *SALORA_KINDS, *MEASURE_KINDS)
 FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
 MADE_BY: Mapping[JobKind, PartKind] = {"safety_module": "safety_module", "salora_init": "kit"}
 COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
 """Kinds of which a worker takes several at once, where they are of the same two models."""
+
+AnyRecipe = Recipe | MeasureRecipe
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,15 @@ class JobResult:
     report: FileEntry  # safety_report.json
     archive: FileEntry | None  # an adapter, a zip; a score has none
     part: str | None = None  # Part.id, of a safety module or a kit
+    transcripts: FileEntry | None = None  # prompts and answers in JSON lines, where any were made
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """How far a training had come, so that another worker can go on."""
+    """How far a job had come, so that another worker can go on."""
 
-    step: int
-    file: FileEntry  # a tar of the Trainer's checkpoint
+    step: int  # of a training; of an evaluation the rows that are done
+    file: FileEntry  # a tar of the Trainer's checkpoint; an evaluation's results until then
 
 
 @dataclass(frozen=True)
@@ -62,13 +68,13 @@ class Job:
     kind: JobKind
     status: JobStatus
     adapter: str | None  # StoredAdapter.id; an alignment may be of no adapter
-    base_model: str | None  # None where nothing is compared with it: of SaLoRA's kinds
+    base_model: str | None  # None where nothing is compared with it
     chat_model: str
     method: Method  # of a patch, score or alignment
     created_at: datetime  # all times are UTC
     tenant: str = DEFAULT_TENANT
     modules: tuple[str, ...] | None = None  # of an alignment: full names or suffixes, as asked for
-    recipe: Recipe | None = None  # of SaLoRA's kinds
+    recipe: AnyRecipe | None = None  # of SaLoRA's and the measuring kinds; of a patch its gate
     started_at: datetime | None = None
     finished_at: datetime | None = None
     attempts: int = 0  # how often a worker has started it
@@ -78,7 +84,7 @@ class Job:
     cancel_requested: bool = False
     fault: Fault | None = None
     result: JobResult | None = None
-    checkpoint: Checkpointed | None = None  # a training's last
+    checkpoint: Checkpointed | None = None  # the last
 
     @property
     def is_final(self) -> bool:
@@ -86,7 +92,7 @@ class Job:
 
     @property
     def only_adapter(self) -> str:
-        """The adapter of a patch or score job. Raises ValueError for a job that has none."""
+        """The adapter of a job that is of one. Raises ValueError for a job that has none."""
         if self.adapter is None:
             raise ValueError(f"job {self.id} ({self.kind}) is of no adapter")
         return self.adapter
@@ -100,8 +106,10 @@ class Job:
 
     @property
     def is_coalesced(self) -> bool:
-        """Whether a worker may take it together with others of its pair of models."""
-        return self.kind in COALESCED and self.base_model is not None and self.method.needs_base
+        """Whether a worker may take it together with others of its pair of models. A gate holds
+        whole models in memory, so such a patch goes alone."""
+        of_pair = self.base_model is not None and self.method.needs_base
+        return self.kind in COALESCED and of_pair and self.recipe is None
 
     @property
     def is_first_claim(self) -> bool:

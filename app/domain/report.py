@@ -135,6 +135,8 @@ class Report:
     verdict: Verdict = "review"
     kind: ReportKind = "patch"  # of a score nothing was written: the decisions are what would be
     what_if: bool = False  # decided anew from the cosines of an earlier job, nothing was written
+    # an `EvaluationReport`'s JSON: the adapter before and after the patch, where a gate measured it
+    evaluation: Mapping[str, Any] | None = None
     claim: str = CLAIM
     schema_version: str = SCHEMA_VERSION
 

@@ -33,6 +33,7 @@ DEFAULT_TARGETS = ("q_proj", "v_proj")  # the paper's code
 MAX_RANK = 4096
 MAX_TOKENS = 1 << 20
 MAX_TARGETS = 1000
+ALPHAS = (1e-6, 1e6)  # as the gate takes an adapter's, so that what was trained can be exported
 
 
 def _within(field: str, value: float, low: float, high: float) -> None:
@@ -92,8 +93,8 @@ class InitRecipe:
         _within("task_rank", self.task_rank, 1, MAX_RANK)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("initialisation", self.initialisation, INITIALISATIONS)
-        if self.alpha is not None and not 0 < self.alpha <= 1e6:
-            raise InvalidField(field="alpha", reason="must lie in (0, 1e6]")
+        if self.alpha is not None:
+            _within("alpha", self.alpha, *ALPHAS)
         if self.dataset is not None and self.initialisation == "zero":
             raise InvalidField(field="dataset", reason="the zero initialisation takes no task data")
 
@@ -196,12 +197,15 @@ def part_id(made_of: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def safety_module_facts(recipe: SafetyModuleRecipe, chat_digest: str) -> dict[str, object]:
-    """What a safety module depends on."""
+def safety_module_facts(
+    recipe: SafetyModuleRecipe, chat_digest: str, tokenizer: str
+) -> dict[str, object]:
+    """What a safety module depends on; `tokenizer` is a digest of tokenizer and chat template."""
     return {
         "kind": "safety_module",
         "version": ALGORITHM,
         "chat_digest": chat_digest,
+        "tokenizer": tokenizer,
         "dataset": recipe.dataset,
         "target_modules": sorted(recipe.target_modules),
         "rank": recipe.rank,
@@ -210,12 +214,13 @@ def safety_module_facts(recipe: SafetyModuleRecipe, chat_digest: str) -> dict[st
     }
 
 
-def kit_facts(recipe: InitRecipe, chat_digest: str) -> dict[str, object]:
-    """What a kit depends on."""
+def kit_facts(recipe: InitRecipe, chat_digest: str, tokenizer: str) -> dict[str, object]:
+    """What a kit depends on; on the tokenizer only where it has a task's data."""
     return {
         "kind": "kit",
         "version": ALGORITHM,
         "chat_digest": chat_digest,
+        "tokenizer": None if recipe.dataset is None else tokenizer,
         "safety_module": recipe.safety_module,
         "dataset": recipe.dataset,
         "rank": recipe.rank,

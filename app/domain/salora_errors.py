@@ -10,6 +10,12 @@ class DatasetRefused(Refused):
     message = "line {line}: {reason}"
 
 
+class ResponsesMissing(DatasetRefused):
+    code = "responses-missing"
+    title = "Rows without a response"
+    message = "{field}: {rows} of the {of} rows of data set {dataset} have no response"
+
+
 class EmptyDataset(Refused):
     code = "empty-dataset"
     title = "The data set has no rows"

@@ -2,23 +2,23 @@
 
 A line is `{"prompt": "...", "response": "..."}` or `{"messages": [{"role": "...", "content":
 "..."}, ...]}`: perhaps a system message first, then user and assistant in turns, the assistant
-last. Every text says something. Nothing else is taken, so that no field is silently left out of a
-training.
+last. Where responses are optional, the `response` may be left out, and the user may be last. Every
+text says something. Nothing else is taken, so that no field is silently left out of a training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from json import JSONDecodeError
 from typing import BinaryIO, NoReturn
 
-from app.domain.dataset import ROLES, Message, Role, Row
+from app.domain.dataset import ROLES, Message, Responses, Role, Row
 from app.domain.salora_errors import DatasetRefused, EmptyDataset
 from app.intake.names import shown
 from app.intake.strict_json import parse_json
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 DEPTH = 3  # an object, its messages, and each of them
-PAIR = ("prompt", "response")
+PAIR: Mapping[str, Role] = {"prompt": "user", "response": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class _Fault(Exception):
     """What is wrong with a line, before it is known which it is."""
 
 
-def read_rows(file: BinaryIO, limits: DatasetLimits = DATASET_LIMITS) -> Iterator[Row]:
+def read_rows(
+    file: BinaryIO, limits: DatasetLimits = DATASET_LIMITS, responses: Responses = "required"
+) -> Iterator[Row]:
     """The rows of a file that is open for reading in binary, in bounded memory.
 
     Blank lines are passed over, and counted. Raises DatasetRefused naming the line, and
@@ -48,7 +50,7 @@ def read_rows(file: BinaryIO, limits: DatasetLimits = DATASET_LIMITS) -> Iterato
     found = 0
     for line, raw in _lines(file, limits):
         try:
-            messages = _messages(raw, limits)
+            messages = _messages(raw, limits, responses)
         except _Fault as fault:
             raise DatasetRefused(line=line, reason=str(fault)) from None
         found += 1
@@ -77,14 +79,13 @@ def _lines(file: BinaryIO, limits: DatasetLimits) -> Iterator[tuple[int, bytes]]
             yield line, raw
 
 
-def _messages(raw: bytes, limits: DatasetLimits) -> tuple[Message, ...]:
+def _messages(raw: bytes, limits: DatasetLimits, responses: Responses) -> tuple[Message, ...]:
     row = _object(_parsed(raw), "it")
     if "messages" in row:
         _check_keys(row, ("messages",))
-        return _conversation(row["messages"], limits)
-    _check_keys(row, PAIR)
-    prompt, response = (_text(row[key], key) for key in PAIR)
-    return Message("user", prompt), Message("assistant", response)
+        return _conversation(row["messages"], limits, responses)
+    _check_keys(row, tuple(PAIR) if responses == "required" else ("prompt",), optional=PAIR)
+    return tuple(Message(role, _text(row[key], key)) for key, role in PAIR.items() if key in row)
 
 
 def _parsed(raw: bytes) -> object:
@@ -104,22 +105,30 @@ def _object(value: object, what: str) -> dict[str, object]:
     return value
 
 
-def _check_keys(value: dict[str, object], wanted: tuple[str, ...], within: str = "") -> None:
+def _check_keys(
+    value: dict[str, object],
+    wanted: tuple[str, ...],
+    within: str = "",
+    optional: Container[str] = (),
+) -> None:
     for key in value:
-        if key not in wanted:
+        if key not in wanted and key not in optional:
             _refuse(f"{within}{shown(key)[:100]} does not belong here")
     for key in wanted:
         if key not in value:
             _refuse(f"{within}{key} is missing")
 
 
-def _conversation(value: object, limits: DatasetLimits) -> tuple[Message, ...]:
+def _conversation(
+    value: object, limits: DatasetLimits, responses: Responses
+) -> tuple[Message, ...]:
     if not isinstance(value, list):
         _refuse("messages is not a list")
     if len(value) > limits.messages:
         _refuse(f"messages has more than {limits.messages}")
     messages = tuple(_message(item, f"messages[{at}]") for at, item in enumerate(value))
     _check_turns(messages)
+    _check_end(messages, responses)
     return messages
 
 
@@ -142,8 +151,14 @@ def _check_turns(messages: tuple[Message, ...]) -> None:
         expected = ("user", "assistant")[at % 2]
         if message.role != expected:
             _refuse(f"messages[{first + at}].role is {message.role} where {expected} is due")
-    if not messages or messages[-1].role != "assistant":
+
+
+def _check_end(messages: tuple[Message, ...], responses: Responses) -> None:
+    last = messages[-1].role if messages else "system"
+    if responses == "required" and last != "assistant":
         _refuse("messages does not end with the assistant's")
+    if last == "system":
+        _refuse("messages ends with neither the user's nor the assistant's")
 
 
 def _text(value: object, field: str) -> str:

@@ -24,19 +24,20 @@ from app.domain.salora_errors import (
 )
 from app.intake.model_modules import targeted_modules
 from app.intake.preflight import check_fit_chat
+from app.jobs.check_datasets import check_answered
 from app.jobs.ports import Records
 
 SALORA_MARK = "salora_kit"  # `attach` puts it into what is saved beside its kit
 
 
-def check_exported(dropped_keys: Sequence[str]) -> None:
+def check_exported(dropped_keys: Sequence[str], field: str = "adapter") -> None:
     """Raises InvalidField for an adapter that is an ordinary LoRA only once it is exported."""
     if SALORA_MARK in dropped_keys:
         reason = (
             "it was trained with SaLoRA attached, and without its kit it is another model: export "
             "it first (a job of kind salora_export, or adapter-safety salora export)"
         )
-        raise InvalidField(field="adapter", reason=reason)
+        raise InvalidField(field=field, reason=reason)
 
 
 def check_recipe(
@@ -48,19 +49,19 @@ def check_recipe(
 ) -> None:
     """`modules` are the uploaded adapter's, where one was named.
 
-    Raises DatasetNotFound, PartNotFound, KitOfAnotherModel, TargetsRefused, AdapterDoesNotFitKit,
-    InvalidField.
+    Raises DatasetNotFound, ResponsesMissing, PartNotFound, KitOfAnotherModel, TargetsRefused,
+    AdapterDoesNotFitKit, InvalidField.
     """
     if isinstance(recipe, SafetyModuleRecipe):
-        records.dataset(recipe.dataset)
+        check_answered(recipe.dataset, "dataset", records)
         targeted_modules(recipe.target_modules, chat)
     elif isinstance(recipe, InitRecipe):
         checked_part("safety_module", recipe.safety_module, chat_id, chat, records)
         if recipe.dataset is not None:
-            records.dataset(recipe.dataset)
+            check_answered(recipe.dataset, "dataset", records)
     elif isinstance(recipe, TrainRecipe):
         checked_part("kit", recipe.kit, chat_id, chat, records)
-        records.dataset(recipe.dataset)
+        check_answered(recipe.dataset, "dataset", records)
     else:
         _check_export(recipe, chat_id, chat, given(modules), records)
 
@@ -78,13 +79,28 @@ def check_salora(
     `check_fit_chat` raises.
     """
     modules = given(modules)
-    part = checked_part("safety_module", str(method.safety_module), chat_id, chat, records)
+    check_safety_module(str(method.safety_module), chat_id, chat, modules, records)
+    check_count(method, modules)
+
+
+def check_safety_module(
+    part_id: str,
+    chat_id: str,
+    chat: Checkpoint,
+    modules: Sequence[StoredModule],
+    records: Records,
+) -> None:
+    """It is of this chat model, the adapter fits that, and it has some of the adapter's modules.
+
+    Raises PartNotFound, KitOfAnotherModel, AdapterOutsideSafetyModule, and what `check_fit_chat`
+    raises.
+    """
+    part = checked_part("safety_module", part_id, chat_id, chat, records)
     check_fit_chat(modules, chat, chat_id)
     safe = {module.name: module.d_out for module in part.modules}
     if not any(safe.get(module.name) == module.d_out for module in modules):
         names = [module.name for module in modules]
         raise AdapterOutsideSafetyModule(safety_module=part.id, modules=names)
-    check_count(method, modules)
 
 
 def check_count(method: Method, modules: Sequence[StoredModule]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.domain.access import NO_QUOTAS, Quotas
 from app.domain.adapter import FileEntry
-from app.domain.dataset import Row, StoredDataset, TokenCount
+from app.domain.dataset import Responses, Row, StoredDataset, TokenCount
 from app.intake.dataset_rows import read_rows
 from app.intake.tokenizer import TokenCounter
 from app.jobs.ports import Artifacts, Models, Records
@@ -48,6 +48,7 @@ class Measured:
     prompt_characters: int
     response_characters: int
     tokens: TokenCount | None
+    unanswered: int  # rows without a response
 
 
 def accept_dataset(
@@ -55,20 +56,21 @@ def accept_dataset(
     file: FileEntry,
     chat_model: str | None,
     *,
+    responses: Responses = "required",
     records: Records,
     artifacts: Artifacts,
     models: Models,
     quotas: Quotas = NO_QUOTAS,
 ) -> tuple[StoredDataset, bool]:
     """Keep the data set in `path`; False when it was there already. With `chat_model` its tokens
-    are counted by that model's tokenizer.
+    are counted by that model's tokenizer; with `responses="optional"` prompts alone are taken too.
 
     The file goes first: a record never names a file that is not there. Raises what `read_rows` and
     `Models.checkpoint` raise, TokenizerRefused, QuotaExceeded.
     """
     counter = None if chat_model is None else _counter(chat_model, models)
     with path.open("rb") as lines:
-        measured = measure(read_rows(lines), counter)
+        measured = measure(read_rows(lines, responses=responses), counter)
     artifacts.put(path, file)
     dataset = _stored(file, measured, chat_model)
     created = records.add_dataset(dataset, most_bytes=quotas.stored_bytes)
@@ -79,15 +81,16 @@ def accept_dataset(
 
 def measure(rows: Iterable[Row], counter: TokenCounter | None = None) -> Measured:
     """One pass: what the assistant says is the response, all else the prompt."""
-    prompt, response, count = _Texts(counter), _Texts(counter), 0
+    prompt, response, count, unanswered = _Texts(counter), _Texts(counter), 0, 0
     for row in rows:
         count += 1
+        unanswered += not row.is_answered
         for message in row.messages:
             (response if message.role == "assistant" else prompt).add(message.content)
     for texts in (prompt, response):
         texts.close()
     tokens = None if counter is None else TokenCount(prompt.tokens, response.tokens)
-    return Measured(count, prompt.characters, response.characters, tokens)
+    return Measured(count, prompt.characters, response.characters, tokens, unanswered)
 
 
 def _counter(chat_model: str, models: Models) -> TokenCounter:
@@ -104,4 +107,5 @@ def _stored(file: FileEntry, measured: Measured, chat_model: str | None) -> Stor
         prompt_characters=measured.prompt_characters,
         response_characters=measured.response_characters,
         tokens={chat_model: measured.tokens} if chat_model and measured.tokens else {},
+        unanswered=measured.unanswered,
     )

@@ -51,10 +51,11 @@ def decided(report: Report, method: Method) -> Report:
 
 
 def what_if(report: Mapping[str, Any], selection: Selection) -> Report:
-    """A stored report decided anew by another selection. Nothing is written."""
+    """A stored report decided anew by another selection. Nothing is written, and what was measured
+    is left out: it was of the decisions that were made."""
     stored = from_json(report)
     method = replace(method_of(stored.method), select=selection)
-    return replace(decided(stored, method), what_if=True)
+    return replace(decided(stored, method), what_if=True, evaluation=None)
 
 
 def decide(layers: Sequence[LayerReport], method: Method) -> list[LayerReport]:

@@ -64,8 +64,7 @@ class Lease:
     def progress(
         self, done: int, total: int, event: Mapping[str, object], name: str = "module"
     ) -> None:
-        """Note that a module (or a batch, or a training's step) is done. Raises what `check`
-        raises."""
+        """Note that a module (or a batch, a step, or rows) is done. Raises what `check` raises."""
         self._done, self._total = done, total
         self._events.publish(self._job.id, name, {"done": done, "total": total, **event})
         self.check()

@@ -88,8 +88,8 @@ class Records(Protocol):
         request's job.
 
         Raises IdempotencyKeyReused when the key came with another content, QuotaExceeded where the
-        tenant has `most_queued` jobs that have not ended, AdapterNotFound, DatasetNotFound and
-        PartNotFound where what it names is not there.
+        tenant has `most_queued` jobs that have not ended, AdapterNotFound, DatasetNotFound,
+        PartNotFound and JobNotFound where what it names is not there.
         """
 
     def job_for_key(self, idempotency: IdempotencyKey) -> Job | None:
@@ -136,8 +136,8 @@ class Records(Protocol):
         """
 
     def note_checkpoint(self, job_id: str, *, fence: int, checkpoint: Checkpointed) -> None:
-        """Keep how far a running training has come, in the place of its checkpoint before; its
-        attempts are one again, because a job that gets further is not what kills its workers.
+        """Keep how far a running job has come, in the place of its checkpoint before; its attempts
+        are one again, because a job that gets further is not what kills its workers.
 
         Raises LeaseLost when the fence is old or the job is no longer running.
         """
@@ -175,7 +175,7 @@ class Records(Protocol):
         """
 
     def expire_jobs(self, kept: timedelta, *, dry_run: bool) -> list[str]:
-        """Forget the jobs of all tenants that ended longer ago than `kept`; their ids."""
+        """Forget jobs that ended longer ago than `kept`, unless another names them; their ids."""
 
     def expire_adapters(self, kept: timedelta, *, dry_run: bool) -> int:
         """Forget the adapters of all tenants that came the last time longer ago than `kept`, where

@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from app.jobs import measured_tables as measured
+from app.jobs.frontier_plot import frontier_plot
 from app.jobs.plots import Curve, curve
 
 ReportJson = Mapping[str, Any]
@@ -50,6 +52,13 @@ TITLES = {
     "salora_train": "Trained adapter",
     "salora_export": "Exported adapter",
 }
+PAGES = {
+    "alignment": "alignment",
+    "evaluate": "evaluation",
+    "frontier": "frontier",
+    **dict.fromkeys(SALORA_COLUMNS, "salora"),
+}
+"""The template by the report's kind; of any other `report`."""
 ALIGNMENT_COLUMNS = ("module", "shape", "form", "dtype", "size_bytes", "rounding", "source", "note")
 
 
@@ -58,13 +67,13 @@ def as_json(report: ReportJson) -> str:
 
 
 def as_csv(report: ReportJson) -> str:
-    """One row a module, RFC 4180; the shape as `d_out x d_in`."""
-    columns, key = _columns(report)
+    """One row a module (a cell of an evaluation, a setting of a frontier), RFC 4180; the shape as
+    `d_out x d_in`."""
+    columns, rows = _rows(report)
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore")
     writer.writeheader()
-    for layer in report[key]:
-        writer.writerow({**layer, "shape": " x ".join(map(str, layer["shape"]))})
+    writer.writerows(rows)
     return out.getvalue()
 
 
@@ -101,8 +110,20 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def _rows(report: ReportJson) -> tuple[tuple[str, ...], Iterable[Mapping[str, object]]]:
+    """A table's columns and rows."""
+    if report["kind"] == "evaluate":
+        return measured.CELL_COLUMNS, measured.cell_rows(report)
+    if report["kind"] == "frontier":
+        return measured.POINT_COLUMNS, measured.point_rows(report)
+    columns, key = _columns(report)
+    return columns, (
+        {**layer, "shape": " x ".join(map(str, layer["shape"]))} for layer in report[key]
+    )
+
+
 def _columns(report: ReportJson) -> tuple[tuple[str, ...], str]:
-    """A table's columns, and where the report has its rows."""
+    """A table's columns, and where the report has its modules."""
     kind = report["kind"]
     if kind in SALORA_COLUMNS:
         return SALORA_COLUMNS[kind], "modules"
@@ -111,10 +132,12 @@ def _columns(report: ReportJson) -> tuple[tuple[str, ...], str]:
 
 def _rendered(report: ReportJson, suffix: str) -> str:
     kind = report["kind"]
+    template = _template(f"{PAGES.get(kind, 'report')}.{suffix}")
+    if kind == "frontier":
+        return template.render(report=report, plot=frontier_plot(report))
     if kind not in SALORA_COLUMNS:
-        name = "alignment" if kind == "alignment" else "report"
-        return _template(f"{name}.{suffix}").render(report=report, number=number)
-    return _template(f"salora.{suffix}").render(
+        return template.render(report=report, number=number)
+    return template.render(
         report=report,
         number=number,
         cell=cell,
@@ -144,7 +167,7 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plain"] = plain_markdown
+    environment.filters |= FILTERS
     return environment.get_template(name)
 
 
@@ -152,3 +175,24 @@ def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it stands: one line, nothing in it is markup or HTML."""
     line = " ".join(text.split())
     return re.sub(r"([\\`*_{}\[\]<>()#|~!&])", r"\\\1", line)
+
+
+def fenced(value: object) -> str:
+    """JSON for a block of code: no line of it ends the block."""
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
+FILTERS: Mapping[str, Callable[..., object]] = {
+    "plain": plain_markdown,
+    "number": number,
+    "json": fenced,
+    "interval": measured.with_interval,
+    "matrix": measured.matrix,
+    "roles": measured.roles_of,
+    "gibberish": measured.gibberish,
+    "method": measured.method_said,
+    "flat": measured.flat,
+    "standing": measured.standing,
+    "outcome": measured.outcome,
+    "score": measured.score_said,
+}

@@ -1,8 +1,8 @@
 """What is kept for how long, and taking away what is over its time.
 
-Nothing that is referred to is taken: a job keeps its adapter, data set and parts, and a record its
-files. Files are
-looked at last, when the records that named them are gone.
+Nothing that is referred to is taken: a job keeps what it names (adapters, data sets, parts, and the
+job whose archive it measures), and a record its files. Files are looked at last, when the records
+that named them are gone.
 """
 
 import shutil

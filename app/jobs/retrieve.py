@@ -23,6 +23,8 @@ _KINDS: Mapping[JobKind, str] = {
     "salora_init": "a SaLoRA initialisation",
     "salora_train": "a SaLoRA training",
     "salora_export": "an export",
+    "evaluate": "an evaluation",
+    "frontier": "a search for a frontier",
 }
 
 
@@ -41,6 +43,15 @@ def patched_archive(job: Job) -> FileEntry:
     if archive is None:
         raise ResultNotFound(job=job.id, status=_KINDS[job.kind], what="adapter")
     return archive
+
+
+def written_transcripts(job: Job) -> FileEntry:
+    """Raises JobNotFinished, ResultNotFound (where no answers were written none are there)."""
+    transcripts = finished_result(job, "transcripts").transcripts
+    if transcripts is None:
+        ended = f"{_KINDS[job.kind]} that wrote no answers"
+        raise ResultNotFound(job=job.id, status=ended, what="transcripts")
+    return transcripts
 
 
 def read_report(job: Job, artifacts: Artifacts) -> dict[str, Any]:

@@ -12,15 +12,19 @@ from app.domain.access import NO_QUOTAS, Quotas
 from app.domain.adapter import StoredModule
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField, Unavailable
-from app.domain.job import Job, JobKind
+from app.domain.evaluation import MeasureRecipe
+from app.domain.job import SALORA_KINDS, AnyRecipe, Job, JobKind
 from app.domain.method import Method
-from app.domain.salora import Recipe
 from app.intake.preflight import check_fit
 from app.jobs.align import modules_to_align
+from app.jobs.check_measure import check_measure
 from app.jobs.check_salora import check_count, check_exported, check_recipe, check_salora, given
 from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
 
 logger = logging.getLogger(__name__)
+
+WITHOUT_METHOD: frozenset[JobKind] = frozenset({*SALORA_KINDS, "evaluate"})
+"""Kinds that compare no adapter with a pair of models."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class JobRequest:
     chat_model: str
     method: Method  # of a patch, score or alignment
     modules: tuple[str, ...] | None = None  # of an alignment without an adapter; all, if None
-    recipe: Recipe | None = None  # of SaLoRA's kinds
+    recipe: AnyRecipe | None = None  # of SaLoRA's and the measuring kinds; of a patch its gate
 
     @property
     def models(self) -> tuple[str, str]:
@@ -60,7 +64,7 @@ def submit(
 ) -> Job:
     """Keep a job and hand it to the workers; under a key used before, return that request's job.
 
-    Raises AdapterNotFound, DatasetNotFound, PartNotFound, what `check_request` raises,
+    Raises AdapterNotFound, DatasetNotFound, PartNotFound, JobNotFound, what `check_request` raises,
     IdempotencyKeyReused and QuotaExceeded; nothing is kept then.
     A broker that is away is no error: the job is kept, and the reconciler enqueues it.
     """
@@ -70,7 +74,7 @@ def submit(
         return earlier
     adapter = None if request.adapter is None else records.adapter(request.adapter)
     modules = adapter.modules if adapter else None
-    if adapter and request.recipe is None:
+    if adapter and request.kind != "salora_export":
         check_exported(adapter.dropped_keys)
     check_request(request, modules, models=models, records=records)
     wanted = _new_job(request)
@@ -91,14 +95,19 @@ def check_request(
     """All about a request that needs no tensor's bytes; `modules` are the adapter's, if any.
 
     Raises UnknownModel, CheckpointRefused, ModulesNotInModel, ModelShapesDiffer,
-    AdapterShapesDiffer, InvalidField, and what `check_recipe` and `check_salora` raise.
+    AdapterShapesDiffer, InvalidField, and what `check_measure`, `check_recipe` and `check_salora`
+    raise.
     """
     chat = models.checkpoint(request.chat_model, field="chat_model")
-    if request.recipe is not None:
-        check_recipe(request.recipe, request.chat_model, chat, modules, records)
+    of_chat = (request.chat_model, chat, modules)
+    if isinstance(request.recipe, MeasureRecipe):
+        check_measure(request.recipe, *of_chat, models=models, records=records)
+    elif request.recipe is not None:
+        check_recipe(request.recipe, *of_chat, records)
+    if request.kind in WITHOUT_METHOD:
         return
     if request.method.safety_module is not None:
-        check_salora(request.method, request.chat_model, chat, modules, records)
+        check_salora(request.method, *of_chat, records)
     if request.method.needs_base or request.base_model is not None:
         _check_pair(request, modules, chat, models)
 

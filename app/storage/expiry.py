@@ -9,6 +9,7 @@ from sqlalchemy import Column, ColumnElement, Connection, delete, exists, litera
 from app.domain.job import FINAL
 from app.storage.database import Database, utc_now
 from app.storage.job_uses import forget_uses
+from app.storage.rows import RESULT_FILES
 from app.storage.tables import (
     UtcDateTime,
     adapters,
@@ -29,13 +30,17 @@ class Expire(Protocol):
 
 
 def expire_jobs(connection: Connection, kept: timedelta, *, dry_run: bool) -> list[str]:
-    """The ids of up to `AT_ONCE` jobs that ended longer ago than `kept`; they are gone, and their
-    idempotency keys, unless it is a dry run."""
+    """The ids of up to `AT_ONCE` jobs that ended longer ago than `kept`, and whose archive no other
+    job names; they are gone, and their idempotency keys, unless it is a dry run."""
     ended = jobs.c.finished_at < utc_now(connection) - kept
-    query = select(jobs.c.id).where(jobs.c.status.in_(FINAL), ended).order_by(jobs.c.seq)
+    is_named = exists().where(job_uses.c.made_by == jobs.c.id)
+    query = select(jobs.c.id).where(jobs.c.status.in_(FINAL), ended, ~is_named).order_by(jobs.c.seq)
     if dry_run:
         return list(connection.scalars(query))
-    found = list(connection.scalars(query.limit(AT_ONCE)))
+    # Locked, so that a job that names one now waits, and finds none; looked at again, because one
+    # may have come before the lock.
+    locked = list(connection.scalars(query.limit(AT_ONCE).with_for_update(skip_locked=True)))
+    found = list(connection.scalars(query.where(jobs.c.id.in_(locked))))
     connection.execute(delete(idempotency_keys).where(idempotency_keys.c.job.in_(found)))
     forget_uses(connection, found)
     connection.execute(delete(jobs).where(jobs.c.id.in_(found)))
@@ -45,8 +50,11 @@ def expire_jobs(connection: Connection, kept: timedelta, *, dry_run: bool) -> li
 def expire_adapters(connection: Connection, kept: timedelta, *, dry_run: bool) -> int:
     """How many adapters, up to `AT_ONCE`, came the last time longer ago than `kept`, and no job
     names them."""
-    used = exists().where(jobs.c.tenant == adapters.c.tenant, jobs.c.adapter == adapters.c.id)
-    return _expire(connection, adapters.c.uploaded_at, used, kept, dry_run=dry_run)
+    own = exists().where(jobs.c.tenant == adapters.c.tenant, jobs.c.adapter == adapters.c.id)
+    measured = exists().where(
+        job_uses.c.tenant == adapters.c.tenant, job_uses.c.adapter == adapters.c.id
+    )
+    return _expire(connection, adapters.c.uploaded_at, own | measured, kept, dry_run=dry_run)
 
 
 def expire_datasets(connection: Connection, kept: timedelta, *, dry_run: bool) -> int:
@@ -100,7 +108,7 @@ def in_rounds(database: Database, expire: Expire, kept: timedelta, *, dry_run: b
 
 def named_files(connection: Connection) -> set[str]:
     """The SHA-256 of every file that a record names: of an adapter, a data set, a part, a result,
-    or a training's checkpoint."""
+    or a checkpoint."""
     return {file["sha256"] for file in _files(connection)}
 
 
@@ -110,6 +118,6 @@ def _files(connection: Connection) -> Iterator[Mapping[str, Any]]:
     for column in (datasets.c.file, parts.c.file, parts.c.report):
         yield from connection.scalars(select(column))
     for result in connection.scalars(select(jobs.c.result).where(jobs.c.result.is_not(None))):
-        yield from (result[name] for name in ("report", "archive") if result[name])
+        yield from filter(None, (result.get(name) for name in RESULT_FILES))
     held = select(jobs.c.checkpoint).where(jobs.c.checkpoint.is_not(None))
     yield from (checkpoint["file"] for checkpoint in connection.scalars(held))

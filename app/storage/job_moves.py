@@ -90,6 +90,7 @@ def _companions(connection: Connection, job: Job, *, most: int, most_bytes: int)
             jobs.c.base_model == job.base_model,
             jobs.c.chat_model == job.chat_model,
             jobs.c.method["name"].as_string() != "salora",
+            jobs.c.recipe.is_(None),
         )
         .order_by(jobs.c.seq)
         .limit(most)

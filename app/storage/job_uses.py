@@ -1,22 +1,27 @@
-"""Which data sets and parts a job names or made: they stay as long as the job does."""
+"""What a job names besides its own adapter, or made: it stays as long as the job does."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from sqlalchemy import Connection, delete, exc, literal, select, update
 
-from app.domain.errors import NotFound
+from app.domain.errors import AdapterNotFound, JobNotFound, NotFound
+from app.domain.evaluation import EvaluateRecipe, FrontierRecipe, MeasureRecipe, Subject
 from app.domain.job import MADE_BY, Job
 from app.domain.salora import PART_NAMES, PartKind
 from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.storage.database import utc_now
-from app.storage.tables import job_uses, parts
+from app.storage.tables import job_uses, jobs, parts
+
+Use = tuple[dict[str, str], NotFound]
+"""The columns, and the error where there is no such thing."""
 
 
 def note_uses(connection: Connection, job: Job) -> None:
-    """Keep what a new job names. Raises DatasetNotFound, PartNotFound where its time ran out a
-    moment ago."""
+    """Keep what a new job names. Raises DatasetNotFound, PartNotFound, AdapterNotFound, JobNotFound
+    where its time ran out a moment ago."""
     for use, missing in _uses(job):
+        if "made_by" in use and not _is_own(connection, use["made_by"], job.tenant):
+            raise missing
         try:
             connection.execute(job_uses.insert().values(job=job.id, tenant=job.tenant, **use))
         except exc.IntegrityError as error:
@@ -27,18 +32,44 @@ def note_uses(connection: Connection, job: Job) -> None:
             connection.execute(used.values(used_at=utc_now(connection)))
 
 
-def _uses(job: Job) -> Iterator[tuple[dict[str, str], NotFound]]:
-    """The columns of each use, and the error where there is no such thing."""
-    if dataset := getattr(job.recipe, "dataset", None):
+def _is_own(connection: Connection, job_id: str, tenant: str) -> bool:
+    """Asked, because the foreign key of a job knows no tenant."""
+    query = select(jobs.c.seq).where(jobs.c.id == job_id, jobs.c.tenant == tenant)
+    return connection.execute(query).first() is not None
+
+
+def _uses(job: Job) -> Iterator[Use]:
+    for dataset in _datasets(job):
         yield {"dataset": dataset}, DatasetNotFound(dataset=dataset)
+    for kind, part in _parts(job):
+        yield {"part_kind": kind, "part": part}, PartNotFound(what=PART_NAMES[kind], id=part)
+    if isinstance(job.recipe, EvaluateRecipe):
+        yield from map(_of_subject, job.recipe.adapters)
+
+
+def _datasets(job: Job) -> list[str]:
+    recipe = job.recipe
+    if not isinstance(recipe, MeasureRecipe):
+        dataset = getattr(recipe, "dataset", None)
+        return [dataset] if dataset else []
+    named = list(recipe.sets.by_role.values())
+    if isinstance(recipe, FrontierRecipe):
+        named += recipe.held_out.by_role.values()
+    return list(dict.fromkeys(named))
+
+
+def _parts(job: Job) -> Iterator[tuple[PartKind, str]]:
     safety_module = getattr(job.recipe, "safety_module", None) or job.method.safety_module
-    named: dict[PartKind, Any] = {
-        "safety_module": safety_module,
-        "kit": getattr(job.recipe, "kit", None),
-    }
-    for kind, part in named.items():
-        if part is not None:
-            yield {"part_kind": kind, "part": part}, PartNotFound(what=PART_NAMES[kind], id=part)
+    if safety_module is not None:
+        yield "safety_module", safety_module
+    if kit := getattr(job.recipe, "kit", None):
+        yield "kit", kit
+
+
+def _of_subject(subject: Subject) -> Use:
+    if subject.adapter is not None:
+        return {"adapter": subject.adapter}, AdapterNotFound(adapter=subject.adapter)
+    return {"made_by": str(subject.job)}, JobNotFound(job=subject.job)
 
 
 def note_made(connection: Connection, job: Job) -> None:

@@ -21,6 +21,8 @@ TASK_NAMES: Mapping[JobKind, str] = {
     "salora_init": "adapter_safety.salora_init",
     "salora_train": "adapter_safety.salora_train",
     "salora_export": "adapter_safety.salora_export",
+    "evaluate": "adapter_safety.evaluate",
+    "frontier": "adapter_safety.frontier",
 }
 QUEUE_NAME = "adapter-safety"
 

@@ -194,7 +194,7 @@ class SqlRecords:
             job_moves.release(connection, job_id, fence=fence)
 
     def note_checkpoint(self, job_id: str, *, fence: int, checkpoint: Checkpointed) -> None:
-        """Keep how far a running training has come. Raises LeaseLost."""
+        """Keep how far a running job has come. Raises LeaseLost."""
         with self._database.write() as connection:
             job_moves.note_checkpoint(connection, job_id, fence=fence, checkpoint=checkpoint)
 
@@ -238,7 +238,7 @@ class SqlRecords:
 
     # --------------------------------------------------------------------------------- expiry
     def expire_jobs(self, kept: timedelta, *, dry_run: bool) -> list[str]:
-        """Forget the jobs of all tenants that ended longer ago than `kept`; their ids."""
+        """Forget jobs of all tenants whose archives no job names; their ids."""
         gone: list[str] = []
         while True:
             with self._database.write() as connection:

@@ -8,18 +8,20 @@ from typing import Any
 from sqlalchemy import Row
 
 from app.domain.adapter import ListedAdapter, StoredAdapter, StoredModule
-from app.domain.job import Fault, Job, JobResult
+from app.domain.job import SALORA_KINDS, AnyRecipe, Fault, Job, JobKind, JobResult
 from app.domain.method import Method, Selection
+from app.storage.measure_rows import to_measure_recipe
 from app.storage.salora_rows import (
     checkpoint_json,
     file_json,
-    recipe_json,
     to_checkpoint,
     to_file,
-    to_recipe,
+    to_salora_recipe,
 )
 
 Json = dict[str, Any]
+
+RESULT_FILES = ("report", "archive", "transcripts")
 
 
 def adapter_values(adapter: StoredAdapter, tenant: str) -> Json:
@@ -72,7 +74,7 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "status": job.status,
         "tenant": job.tenant,
         "adapter": job.adapter,
-        "recipe": None if job.recipe is None else recipe_json(job.recipe),
+        "recipe": None if job.recipe is None else asdict(job.recipe),
         "base_model": job.base_model,
         "chat_model": job.chat_model,
         "method": method_json(job.method),
@@ -105,7 +107,7 @@ def to_job(row: Row[Any]) -> Job:
         chat_model=row.chat_model,
         method=to_method(row.method),
         modules=None if row.modules is None else tuple(row.modules),
-        recipe=None if row.recipe is None else to_recipe(row.kind, row.recipe),
+        recipe=None if row.recipe is None else _to_recipe(row.kind, row.recipe),
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -118,6 +120,12 @@ def to_job(row: Row[Any]) -> Job:
         result=None if row.result is None else _to_result(row.result),
         checkpoint=None if row.checkpoint is None else to_checkpoint(row.checkpoint),
     )
+
+
+def _to_recipe(kind: JobKind, value: Mapping[str, Any]) -> AnyRecipe:
+    """The kind says which it is."""
+    read = to_salora_recipe if kind in SALORA_KINDS else to_measure_recipe
+    return read(kind, value)
 
 
 def method_json(method: Method) -> Json:
@@ -152,10 +160,18 @@ def result_json(result: JobResult | None) -> Json | None:
     """A result as JSON: the files by digest and size."""
     if result is None:
         return None
-    archive = None if result.archive is None else file_json(result.archive)
-    return {"report": file_json(result.report), "archive": archive, "part": result.part}
+    files = {name: getattr(result, name) for name in RESULT_FILES}
+    return {
+        **{name: None if file is None else file_json(file) for name, file in files.items()},
+        "part": result.part,
+    }
 
 
 def _to_result(value: Mapping[str, Any]) -> JobResult:
-    archive = None if value["archive"] is None else to_file(value["archive"])
-    return JobResult(to_file(value["report"]), archive, value.get("part"))
+    """An older one knows neither parts nor transcripts."""
+    files = {name: value.get(name) for name in RESULT_FILES[1:]}
+    return JobResult(
+        report=to_file(value["report"]),
+        part=value.get("part"),
+        **{name: None if file is None else to_file(file) for name, file in files.items()},
+    )

@@ -1,4 +1,4 @@
-"""SaLoRA's rows to domain nouns and back: recipes, checkpoints, data sets, parts."""
+"""Rows to domain nouns and back: SaLoRA's recipes, checkpoints, data sets, parts."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -32,13 +32,8 @@ RECIPES: Mapping[JobKind, type[Recipe]] = {
 }
 
 
-def recipe_json(recipe: Recipe) -> Json:
-    """A recipe as JSON; the job's kind says which it is."""
-    return asdict(recipe)
-
-
-def to_recipe(kind: JobKind, value: Mapping[str, Any]) -> Recipe:
-    """The recipe in `recipe_json`'s form."""
+def to_salora_recipe(kind: JobKind, value: Mapping[str, Any]) -> Recipe:
+    """The recipe as it was before `asdict`."""
     fields = dict(value)
     if "encoding" in fields:
         fields["encoding"] = Encoding(**fields["encoding"])
@@ -48,7 +43,7 @@ def to_recipe(kind: JobKind, value: Mapping[str, Any]) -> Recipe:
 
 
 def checkpoint_json(checkpoint: Checkpointed | None) -> Json | None:
-    """A training's checkpoint as JSON."""
+    """A checkpoint as JSON."""
     if checkpoint is None:
         return None
     return {"step": checkpoint.step, "file": file_json(checkpoint.file)}
@@ -72,6 +67,7 @@ def dataset_values(dataset: StoredDataset, tenant: str, now: datetime) -> Json:
         "prompt_characters": dataset.prompt_characters,
         "response_characters": dataset.response_characters,
         "tokens": tokens_json(dataset.tokens),
+        "unanswered": dataset.unanswered,
     }
 
 
@@ -90,6 +86,7 @@ def to_dataset(row: Row[Any]) -> StoredDataset:
         prompt_characters=row.prompt_characters,
         response_characters=row.response_characters,
         tokens={model: TokenCount(**count) for model, count in row.tokens.items()},
+        unanswered=row.unanswered,
     )
 
 

@@ -14,8 +14,8 @@ from app.storage.tables import idempotency_keys, jobs
 
 
 def insert_job(connection: Connection, job: Job) -> None:
-    """Raises AdapterNotFound, DatasetNotFound or PartNotFound where the time of what it names ran
-    out a moment ago."""
+    """Raises AdapterNotFound, DatasetNotFound, PartNotFound or JobNotFound where the time of what
+    it names ran out a moment ago."""
     try:
         connection.execute(jobs.insert().values(job_values(job, queued_at=utc_now(connection))))
     except exc.IntegrityError as error:

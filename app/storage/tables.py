@@ -88,7 +88,7 @@ jobs = Table(
     Column("chat_model", Text, nullable=False),
     Column("method", JSON, nullable=False),
     Column("modules", JSON(none_as_null=True)),  # what an alignment is of
-    Column("recipe", JSON(none_as_null=True)),  # of SaLoRA's kinds
+    Column("recipe", JSON(none_as_null=True)),  # of SaLoRA's and the measuring kinds, or a gate
     Column("created_at", UtcDateTime, nullable=False),
     Column("queued_at", UtcDateTime, nullable=False),  # when it was last sent to the queue
     Column("releases", Integer, nullable=False),  # how often it was given back in a row
@@ -102,7 +102,7 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("fault", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
-    Column("checkpoint", JSON(none_as_null=True)),  # {step, file}, a training's last
+    Column("checkpoint", JSON(none_as_null=True)),  # {step, file}, the last
     ForeignKeyConstraint(["tenant", "adapter"], [adapters.c.tenant, adapters.c.id]),
     Index(None, "status", "seq"),
     Index(None, "tenant", "seq"),
@@ -123,6 +123,7 @@ datasets = Table(
     Column("prompt_characters", BigInteger, nullable=False),
     Column("response_characters", BigInteger, nullable=False),
     Column("tokens", JSON, nullable=False),  # {model id: {prompt, response}}
+    Column("unanswered", Integer, nullable=False, server_default="0"),  # rows without a response
     UniqueConstraint("tenant", "id"),
     sqlite_autoincrement=True,
 )
@@ -149,7 +150,7 @@ parts = Table(
 )
 
 job_uses = Table(
-    "job_uses",  # the data set or part that a job names or made, which stays as long as the job
+    "job_uses",  # what a job names besides its adapter, or made: it stays as long as the job
     metadata,
     Column("seq", Sequence, primary_key=True, autoincrement=True),
     Column("job", String(64), ForeignKey(jobs.c.id), nullable=False),
@@ -157,13 +158,18 @@ job_uses = Table(
     Column("dataset", String(64)),  # this
     Column("part_kind", String(32)),  # or these two
     Column("part", String(64)),
+    Column("adapter", String(64)),  # or this, of an evaluation
+    Column("made_by", String(64), ForeignKey(jobs.c.id)),  # or what this job has made
     ForeignKeyConstraint(["tenant", "dataset"], [datasets.c.tenant, datasets.c.id]),
     ForeignKeyConstraint(
         ["tenant", "part_kind", "part"], [parts.c.tenant, parts.c.kind, parts.c.id]
     ),
+    ForeignKeyConstraint(["tenant", "adapter"], [adapters.c.tenant, adapters.c.id]),
     Index(None, "job"),
     Index(None, "tenant", "dataset"),
     Index(None, "tenant", "part_kind", "part"),
+    Index(None, "tenant", "adapter"),
+    Index(None, "made_by"),
     sqlite_autoincrement=True,
 )
 

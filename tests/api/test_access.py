@@ -21,6 +21,7 @@ SCOPED = {
     "read": [("GET", "/v1/adapters"), ("GET", "/v1/jobs"), ("GET", "/v1/alignments")],
     "submit": [("POST", "/v1/adapters"), ("POST", "/v1/jobs"), ("POST", "/v1/patch"),
                ("POST", "/v1/alignments"), ("DELETE", "/v1/jobs/none")],
+    "transcripts": [("GET", "/v1/jobs/none/transcripts")],
 }  # fmt: skip
 ROUTES = [route for routes in SCOPED.values() for route in routes]
 
@@ -119,7 +120,7 @@ def test_every_route_of_the_api_needs_a_key(guarded: Service) -> None:
                 assert answer.status_code == 401, (method, path)
 
 
-@pytest.mark.parametrize("scope", ["read", "submit"])
+@pytest.mark.parametrize("scope", SCOPED)
 def test_a_key_does_what_its_scope_says_and_no_more(new_key: NewKey, scope: str) -> None:
     client = new_key("scoped", scope)
     for needed, routes in SCOPED.items():

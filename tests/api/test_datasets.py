@@ -14,6 +14,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from app.client import Client, ProblemError
 from app.domain.access import Scope
 from app.storage.keys import SqlKeys
 from tests.service import Service, running
@@ -165,6 +166,44 @@ def test_a_refusal_names_the_line_and_the_field(http: httpx.Client) -> None:
     problem = http.post("/v1/datasets", content=raw, headers=JSONL).json()
     assert problem["line"] == 3
     assert problem["detail"] == "line 3: response is empty"
+
+
+def test_prompts_alone_are_taken_where_responses_are_optional(http: httpx.Client) -> None:
+    prompt = uuid.uuid4().hex
+    raw = json.dumps({"prompt": prompt}).encode() + b"\n" + line("p", "rr")
+    refused = http.post("/v1/datasets", content=raw, headers=JSONL)
+    assert (refused.status_code, refused.json()["line"]) == (422, 1)
+    assert refused.json()["detail"] == "line 1: response is missing"
+    taken = http.post("/v1/datasets?responses=optional", content=raw, headers=JSONL)
+    found = taken.json()
+    assert taken.status_code == 201
+    assert (found["rows"], found["unanswered"]) == (2, 1)
+    assert (found["prompt_characters"], found["response_characters"]) == (len(prompt) + 1, 2)
+    assert http.get(f"/v1/datasets/{found['id']}").json() == found
+    assert http.get("/v1/datasets", params={"limit": 1}).json()["items"] == [found]
+
+
+def test_a_data_set_with_every_response_is_the_same_either_way(http: httpx.Client) -> None:
+    raw = fresh()
+    required = http.post("/v1/datasets?responses=required", content=raw, headers=JSONL)
+    optional = http.post("/v1/datasets?responses=optional", content=raw, headers=JSONL)
+    assert (required.status_code, optional.status_code) == (201, 200)
+    assert optional.json() == required.json()
+    assert required.json()["unanswered"] == 0
+
+
+def test_whether_responses_are_needed_is_one_of_two_words(http: httpx.Client) -> None:
+    answer = http.post("/v1/datasets?responses=no", content=fresh(), headers=JSONL)
+    assert (answer.status_code, answer.json()["field"]) == (422, "responses")
+
+
+def test_the_client_uploads_prompts_alone(service: Service, tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": uuid.uuid4().hex}))
+    with Client(service.url) as client:
+        with pytest.raises(ProblemError, match="response is missing"):
+            client.upload_dataset(tmp_path / "prompts.jsonl")
+        found = client.upload_dataset(tmp_path / "prompts.jsonl", responses="optional")
+    assert found["unanswered"] == 1
 
 
 def test_another_media_type_is_a_415_problem(http: httpx.Client, service: Service) -> None:

@@ -159,6 +159,7 @@ FIELD_FAULTS = [
     ("safety_module", {"adapter": NONE}, "adapter"),
     ("safety_module", {"surprise": 1}, "surprise"),
     ("salora_init", {"alpha": 0}, "alpha"),
+    ("salora_init", {"alpha": 1e-7}, "alpha"),
     ("salora_init", {"alpha": 10**400}, "alpha"),
     ("salora_init", {"initialisation": "gaussian"}, "initialisation"),
     ("salora_init", {"initialisation": "zero", "dataset": NONE}, "dataset"),
@@ -340,7 +341,7 @@ def test_the_description_names_every_kind(http: httpx.Client) -> None:
     described = http.get("/openapi.json").json()
     body = described["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     kinds = body["schema"]["discriminator"]["mapping"]
-    assert set(kinds) == {"patch", "score", *RECIPES}
+    assert set(kinds) == {"patch", "score", "evaluate", "frontier", *RECIPES}
 
 
 def a_report(ids: dict[str, str]) -> SaloraReport:

@@ -27,10 +27,10 @@ MAX_BYTES = 64 << 20  # because intake holds one header or one chunk, never an a
 
 
 def check(attack: Hostile, act: Callable[[], object]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(Refused) as caught:
         act()
-    assert time.perf_counter() - started < MAX_S
+    assert time.process_time() - started < MAX_S
     assert type(caught.value) is attack.error, caught.value
     assert attack.culprit in str(caught.value)
     assert str(caught.value).isprintable()
@@ -96,9 +96,9 @@ def test_a_regular_expression_that_python_would_hang_on_is_kept_and_never_run(
     module = "a" * 200
     config = config_bytes(**{field: "(a+)+$b"})
     folder = adapter(tmp_path / "a", config, weights(pair(module)))
-    started = time.perf_counter()
+    started = time.process_time()
     manifest = read_manifest(folder)
-    assert time.perf_counter() - started < MAX_S
+    assert time.process_time() - started < MAX_S
     assert manifest.config[field] == "(a+)+$b"
 
 
@@ -106,9 +106,9 @@ def test_a_pattern_that_python_would_hang_on_resolves_quickly(tmp_path: Path) ->
     module = "a" * 200 + "-"
     config = config_bytes(rank_pattern={"(a+)+$": 64}, alpha_pattern={"(a|a)*b": 1})
     folder = adapter(tmp_path / "a", config, weights(pair(module)))
-    started = time.perf_counter()
+    started = time.process_time()
     assert read_manifest(folder).modules[0].rank == 2
-    assert time.perf_counter() - started < MAX_S
+    assert time.process_time() - started < MAX_S
 
 
 def test_paths_and_imports_in_a_configuration_are_shown_or_dropped_never_followed(

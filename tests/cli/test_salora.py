@@ -137,6 +137,27 @@ def test_an_interrupted_training_goes_on_where_it_was(made: Folders, tmp_path: P
     assert_alike(tmp_path / "whole", tmp_path / "out", WEIGHTS_FILE)
 
 
+def test_a_folder_that_no_training_of_ours_has_left_is_not_gone_on_from(
+    made: Folders, tmp_path: Path
+) -> None:
+    (tmp_path / ".out.training" / CHECKPOINTS / "checkpoint-2").mkdir(parents=True)
+    done = train(made, tmp_path / "out")
+    assert done.returncode == 2
+    assert "another training was interrupted" in done.stderr
+
+
+def test_a_safety_module_beside_the_report_of_another_is_refused(
+    made: Folders, tmp_path: Path
+) -> None:
+    shutil.copytree(made.module, tmp_path / "module")
+    report = tmp_path / "module" / "safety_report.json"
+    report.write_text(json.dumps({**json.loads(report.read_bytes()), "part": "0" * 64}))
+    arguments = ("init", made.chat, "--module", tmp_path / "module", "--out", tmp_path / "out")
+    done = cli("salora", *arguments)
+    assert done.returncode == 2
+    assert "has the report of another safety module" in done.stderr
+
+
 def test_what_a_script_has_trained_is_exported_from_its_own_folder(
     made: Folders, tmp_path: Path
 ) -> None:

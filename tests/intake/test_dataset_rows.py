@@ -117,6 +117,42 @@ def test_a_row_that_cannot_be_used_is_refused_by_line_and_field(raw: bytes, reas
     assert refused.value.facts["line"] == 3
 
 
+@pytest.mark.parametrize(
+    ("raw", "roles"),
+    [
+        (b'{"prompt": "p"}', ("user",)),
+        (b'{"prompt": "p", "response": "r"}', ("user", "assistant")),
+        (chat("user"), ("user",)),
+        (chat("system", "user"), ("system", "user")),
+        (chat("user", "assistant", "user"), ("user", "assistant", "user")),
+        (chat("user", "assistant"), ("user", "assistant")),
+    ],
+)
+def test_where_responses_are_optional_a_prompt_is_a_row(raw: bytes, roles: tuple[str, ...]) -> None:
+    (row,) = read_rows(io.BytesIO(raw), responses="optional")
+    assert tuple(message.role for message in row.messages) == roles
+    assert row.is_answered == (roles[-1] == "assistant")
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"{}", "prompt is missing"),
+        (b'{"response": "r"}', "prompt is missing"),
+        (b'{"prompt": "p", "response": null}', "response is not text"),
+        (b'{"prompt": "p", "response": " "}', "response is empty"),
+        (b'{"prompt": "p", "answer": "r"}', "answer does not belong here"),
+        (b'{"messages": []}', "ends with neither the user's nor the assistant's"),
+        (chat("system"), "ends with neither the user's nor the assistant's"),
+        (chat("user", "user"), r"messages\[1\].role is user where assistant is due"),
+        (chat("user", prompt="p"), "prompt does not belong here"),
+    ],
+)
+def test_an_optional_response_is_no_other_row(raw: bytes, reason: str) -> None:
+    with pytest.raises(DatasetRefused, match=reason):
+        list(read_rows(io.BytesIO(raw), responses="optional"))
+
+
 def test_a_byte_order_mark_is_refused() -> None:
     with pytest.raises(DatasetRefused, match="byte order mark"):
         rows_of(b"\xef\xbb\xbf" + GOOD)

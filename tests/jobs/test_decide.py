@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from app.domain.report import (
 )
 from app.jobs.decide import decided, from_json, method_of, method_reference, what_if
 from app.jobs.render import FORMATS
+from tests.jobs.measured_reports import evaluation
 
 METHODS = [
     Method(),
@@ -127,6 +129,26 @@ def test_a_safety_modules_report_names_it_and_no_base_model_in_every_form() -> N
         assert "5" * 64 in page
         assert "approximate" not in page
         assert "None" not in page
+
+
+def test_what_a_gate_measured_comes_back_is_shown_and_goes_with_other_decisions() -> None:
+    made = replace(report([0.1, 0.9], Method()), evaluation=evaluation().as_json())
+    stored = json.loads(json.dumps(made.as_json()))
+    assert json.loads(json.dumps(from_json(stored).as_json())) == stored
+    assert what_if(stored, Selection("all", None)).evaluation is None
+    for name in ("markdown", "html"):
+        page = FORMATS[name][1](stored)
+        assert "0.950 [0.895, 0.977]" in page
+        assert "patched refuses more of the 120 harmful prompts" in page
+        assert "Layer by layer" in page
+
+
+def test_a_report_that_was_stored_before_gates_still_comes_in_every_form() -> None:
+    stored = json.loads(json.dumps(report([0.1, None], Method()).as_json()))
+    del stored["evaluation"]
+    assert from_json(stored).evaluation is None
+    for _, render in FORMATS.values():
+        assert "easured before" not in render(stored)
 
 
 def test_a_baselines_reason_says_what_was_done() -> None:

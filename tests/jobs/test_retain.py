@@ -3,123 +3,20 @@
 import asyncio
 import os
 import time
-import uuid
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import create_engine, update
 
-from app.domain.adapter import FileEntry, StoredAdapter
-from app.domain.dataset import StoredDataset
+from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterNotFound, JobNotFound
-from app.domain.job import Checkpointed, Job, JobResult
-from app.domain.salora import InitRecipe, Part, PartKind, SafetyModuleRecipe
+from app.domain.job import Checkpointed, Job
+from app.domain.salora import InitRecipe, SafetyModuleRecipe
 from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.jobs.ports import IdempotencyKey
-from app.jobs.retain import Collected, Retention, collect
-from app.storage.artifacts import ObjectArtifacts, key_of
-from app.storage.events import RedisEvents
-from app.storage.records import SqlRecords
-from app.storage.tables import adapters, datasets, jobs, parts
-from tests.samples import a_dataset, a_file, a_job, a_part, a_salora_job, an_adapter
-
-WEEK = timedelta(days=7)
-EVERYTHING = Retention(results=WEEK, adapters=WEEK)
-LONG_AGO = datetime.now(UTC) - timedelta(days=30)
-
-
-class World:
-    """A database, a store and a Redis, with what a service would have put there."""
-
-    def __init__(self, url: str, folder: Path, redis_url: str) -> None:
-        self.url, self.folder = url, folder
-        self.records, self.artifacts = SqlRecords(url), ObjectArtifacts(folder / "artifacts")
-        self.events = RedisEvents(redis_url)
-
-    def collect(self, retention: Retention = EVERYTHING, *, dry_run: bool = False) -> Collected:
-        return collect(
-            retention,
-            records=self.records,
-            artifacts=self.artifacts,
-            events=self.events,
-            staging_dir=self.folder,
-            dry_run=dry_run,
-        )
-
-    def file(self, content: bytes, *, aged: bool = True) -> FileEntry:
-        path, file = a_file(self.folder, content)
-        self.artifacts.put(path, file)
-        if aged:
-            self.age(file)
-        return file
-
-    def age(self, file: FileEntry) -> None:
-        os.utime(self.path(file), (time.time() - 10 * 86400,) * 2)
-
-    def path(self, file: FileEntry) -> Path:
-        return self.folder / "artifacts" / key_of(file)
-
-    def adapter(self, tenant: str = "a", *, aged: bool = True) -> StoredAdapter:
-        sample = an_adapter()
-        files = {name: self.file(f"{sample.id}{name}".encode()) for name in sample.files}
-        adapter = an_adapter(id=sample.id, files=files)
-        self.records.of(tenant).add_adapter(adapter)
-        if aged:
-            self._set(adapters, adapters.c.id == adapter.id, uploaded_at=LONG_AGO)
-        return adapter
-
-    def dataset(self, tenant: str = "a") -> StoredDataset:
-        file = self.file(uuid.uuid4().bytes)
-        dataset = a_dataset(id=file.sha256, file=file)
-        self.records.of(tenant).add_dataset(dataset)
-        self._set(datasets, datasets.c.id == dataset.id, uploaded_at=LONG_AGO)
-        return dataset
-
-    def part(self, kind: PartKind = "safety_module", tenant: str = "a") -> Part:
-        file, report = (self.file(uuid.uuid4().bytes) for _ in range(2))
-        part = self.records.of(tenant).add_part(a_part(kind, file=file, report=report))
-        self.age_part(part)
-        return part
-
-    def age_part(self, part: Part) -> None:
-        self._set(parts, parts.c.id == part.id, used_at=LONG_AGO)
-
-    def end(self, job: Job, part: str | None = None, *, aged: bool = True) -> None:
-        claimed = self.records.claim(job.id, lease_s=60)
-        assert claimed is not None
-        result = JobResult(self.file(f"report {job.id}".encode()), None, part)
-        self.records.finish(job.id, fence=claimed.fence, status="succeeded", result=result)
-        if aged:
-            self._set(jobs, jobs.c.id == job.id, finished_at=LONG_AGO)
-
-    def ended_job(self, adapter: StoredAdapter, *, aged: bool = True, tenant: str = "a") -> Job:
-        records = self.records.of(tenant)
-        job = records.add_job(a_job(adapter), IdempotencyKey(f"key of {adapter.id}", "0" * 64))
-        claimed = records.claim(job.id, lease_s=60)
-        assert claimed is not None
-        result = JobResult(self.file(f"report {job.id}".encode()), None)
-        self.events.publish(job.id, "succeeded", {})
-        done = records.finish(job.id, fence=claimed.fence, status="succeeded", result=result)
-        if aged:
-            self._set(jobs, jobs.c.id == job.id, finished_at=LONG_AGO)
-        return done
-
-    def _set(self, table: Any, where: Any, **values: object) -> None:
-        engine = create_engine(self.url)
-        with engine.begin() as connection:
-            connection.execute(update(table).where(where).values(**values))
-        engine.dispose()
-
-
-@pytest.fixture
-def world(database_url: str, tmp_path: Path, redis_url: str) -> Iterator[World]:
-    made = World(database_url, tmp_path, redis_url)
-    yield made
-    made.records.close()
-    made.events.close()
+from app.jobs.retain import Collected, Retention
+from app.storage.tables import jobs
+from tests.jobs.retained import LONG_AGO, World
+from tests.samples import a_job, a_salora_job
 
 
 def report_of(job: Job) -> FileEntry:
@@ -232,7 +129,7 @@ def test_what_a_job_has_made_stays_as_long_as_the_job(world: World) -> None:
     part = world.part()
     world.end(job, part.id, aged=False)
     assert world.collect() == Collected(0, 0, 0, 0, 0)
-    world._set(jobs, jobs.c.id == job.id, finished_at=LONG_AGO)
+    world.age_job(job)
     assert world.collect().parts == 1
 
 

@@ -1,6 +1,7 @@
 """The safety module and the kit of real models, against float64 written from the formulas."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,18 @@ from torch import Tensor
 from app.alignment.activations import weight_of
 from app.alignment.kit import Kit
 from app.alignment.moments import RANK_TOLERANCE
-from app.domain.dataset import Row
-from app.domain.salora import InitRecipe, SafetyModuleRecipe
+from app.alignment.safety_module import SafetyModule
+from app.domain.dataset import Message, Row
+from app.domain.salora import InitRecipe, SafetyModuleRecipe, kit_facts, part_id
 from app.domain.salora_errors import KitOfAnotherModel, TargetsRefused
 from app.intake.manifest import read_manifest
 from tests.alignment.test_leading import angle
-from tests.chat_models import save_chat_model
+from tests.chat_models import (
+    MARKED_TEMPLATE,
+    letters,
+    save_chat_model,
+    save_with_a_letter_that_breaks,
+)
 from tests.workers.salora_world import (
     CPU,
     SAFETY_SET,
@@ -195,3 +202,56 @@ def test_a_zero_start_has_no_b0_and_an_adapter_of_zero(tmp_path: Path) -> None:
     assert all(module.start is None for module in kit.modules.values())
     assert TASK_SET not in str(kit.config)
     assert {row.start_norm for row in world.kit.report.modules} == {0.0}
+
+
+def test_another_chat_template_or_tokenizer_makes_another_safety_module(tmp_path: Path) -> None:
+    save_chat_model(tmp_path / "chat")
+    recipe = SafetyModuleRecipe(SAFETY_SET, ("q_proj",), rank=6, encoding=SHORT)
+
+    def made() -> str:
+        return make_safety_module(
+            named(tmp_path / "chat"), refusals(), recipe, tmp_path, CPU, quiet
+        ).id
+
+    first = made()
+    (tmp_path / "chat" / "README.md").write_text("about the model")
+    assert made() == first
+    letters(MARKED_TEMPLATE).save_pretrained(tmp_path / "chat")
+    second = made()
+    (tmp_path / "chat" / "additional_chat_templates").mkdir()
+    (tmp_path / "chat" / "additional_chat_templates" / "rag.jinja").write_text("{{ messages }}")
+    assert len({first, second, made()}) == 3
+
+
+def test_a_kit_without_task_data_is_of_no_tokenizer(world: SaloraWorld) -> None:
+    recipe = InitRecipe(world.safety.id)
+    one, two = (part_id(kit_facts(recipe, "0" * 64, tokenizer)) for tokenizer in ("a", "b"))
+    assert one == two
+    asked = replace(recipe, dataset=TASK_SET)
+    one, two = (part_id(kit_facts(asked, "0" * 64, tokenizer)) for tokenizer in ("a", "b"))
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    ("name", "basis"),
+    [
+        ("model.layers.0.self_attn.q_proj", torch.eye(33)[:, :4]),
+        ("q_proj", torch.eye(32)[:, :4]),  # means modules, but is the name of none
+    ],
+)
+def test_a_safety_module_of_other_outputs_makes_no_kit(
+    tmp_path: Path, name: str, basis: Tensor
+) -> None:
+    world = make_salora_world(tmp_path)
+    odd = SafetyModule(world.module.made_of, {**world.module.bases, name: basis})
+    given = InitInput(world.chat, odd, None, InitRecipe(world.safety.id))
+    with pytest.raises(TargetsRefused, match="has no V_s of the outputs of such a module"):
+        make_kit(given, tmp_path, CPU, quiet)
+
+
+def test_a_model_whose_outputs_are_no_numbers_makes_no_safety_module(tmp_path: Path) -> None:
+    save_with_a_letter_that_breaks(save_chat_model(tmp_path), tmp_path)
+    rows = [Row(1, (Message("user", "zoo"), Message("assistant", "zoo")))]
+    recipe = SafetyModuleRecipe(SAFETY_SET, encoding=SHORT)
+    with pytest.raises(TargetsRefused, match="its outputs hold NaN or infinity"):
+        make_safety_module(named(tmp_path), rows, recipe, tmp_path, CPU, quiet)

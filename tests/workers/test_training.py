@@ -232,3 +232,19 @@ def test_rows_of_different_length_are_padded_and_padding_is_not_learnt(
     data: list[Row] = [*task(4), *task(12)[9:]]
     trained = train(world.training(world.recipe(batch_size=7), data), tmp_path, quiet, quiet)
     assert trained.training.steps == 1
+
+
+def test_a_checkpoint_that_a_kill_cut_off_is_passed_over(
+    world: SaloraWorld, tmp_path: Path
+) -> None:
+    recipe = world.recipe()
+    whole = train(world.training(recipe), tmp_path / "whole", quiet, quiet)
+    saved = tmp_path / "whole" / CHECKPOINTS
+    part = tmp_path / "part" / CHECKPOINTS
+    shutil.copytree(saved / "checkpoint-3", part / "checkpoint-3")
+    shutil.copytree(saved / "checkpoint-5", part / "checkpoint-4")
+    (part / "checkpoint-4" / "trainer_state.json").unlink()  # the last that is written
+    (part / "checkpoint-5").mkdir()
+    resumed = train(world.training(recipe), tmp_path / "part", quiet, quiet)
+    assert resumed.training.resumed_from == 3
+    assert_same(weights(whole, tmp_path / "one"), weights(resumed, tmp_path / "two"))
