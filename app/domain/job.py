@@ -1,7 +1,7 @@
 """A job and its legal states. The database holds the truth about both."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, get_args
 
@@ -85,6 +85,7 @@ class Job:
     fault: Fault | None = None
     result: JobResult | None = None
     checkpoint: Checkpointed | None = None  # the last
+    revisions: Mapping[str, str] = field(default_factory=dict)  # commit SHAs, by model as named
 
     @property
     def is_final(self) -> bool:

@@ -142,6 +142,10 @@ class Records(Protocol):
         Raises LeaseLost when the fence is old or the job is no longer running.
         """
 
+    def note_revisions(self, job_id: str, *, fence: int, revisions: Mapping[str, str]) -> None:
+        """Keep the commits that a running job's models were resolved to, by model as named: later
+        attempts take the same. Raises LeaseLost."""
+
     def finish(
         self,
         job_id: str,

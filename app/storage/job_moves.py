@@ -1,6 +1,7 @@
 """How a job moves between its states: each move is one conditional UPDATE, so that of two who try
 at once exactly one succeeds, whichever process or machine they run on."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -172,6 +173,15 @@ def note_checkpoint(
         .where(_held(job_id, fence))
         .values(checkpoint=checkpoint_json(checkpoint), attempts=1)
     )
+    if connection.execute(note).rowcount == 0:
+        raise LeaseLost(job=job_id)
+
+
+def note_revisions(
+    connection: Connection, job_id: str, *, fence: int, revisions: Mapping[str, str]
+) -> None:
+    """See `Records.note_revisions`."""
+    note = update(jobs).where(_held(job_id, fence)).values(revisions=dict(revisions))
     if connection.execute(note).rowcount == 0:
         raise LeaseLost(job=job_id)
 

@@ -1,6 +1,6 @@
 """The records on SQLAlchemy Core: `Records` of `app.jobs.ports`. Each method is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -197,6 +197,11 @@ class SqlRecords:
         """Keep how far a running job has come. Raises LeaseLost."""
         with self._database.write() as connection:
             job_moves.note_checkpoint(connection, job_id, fence=fence, checkpoint=checkpoint)
+
+    def note_revisions(self, job_id: str, *, fence: int, revisions: Mapping[str, str]) -> None:
+        """Keep what a running job's models were resolved to. Raises LeaseLost."""
+        with self._database.write() as connection:
+            job_moves.note_revisions(connection, job_id, fence=fence, revisions=revisions)
 
     def finish(
         self,

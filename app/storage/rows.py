@@ -92,6 +92,7 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "fault": fault_json(job.fault),
         "result": result_json(job.result),
         "checkpoint": checkpoint_json(job.checkpoint),
+        "revisions": dict(job.revisions) or None,
     }
 
 
@@ -119,6 +120,7 @@ def to_job(row: Row[Any]) -> Job:
         fault=None if row.fault is None else Fault(**row.fault),
         result=None if row.result is None else _to_result(row.result),
         checkpoint=None if row.checkpoint is None else to_checkpoint(row.checkpoint),
+        revisions=row.revisions or {},
     )
 
 

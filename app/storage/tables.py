@@ -103,6 +103,7 @@ jobs = Table(
     Column("fault", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
     Column("checkpoint", JSON(none_as_null=True)),  # {step, file}, the last
+    Column("revisions", JSON(none_as_null=True)),  # {model as named: commit SHA}, of the hub's
     ForeignKeyConstraint(["tenant", "adapter"], [adapters.c.tenant, adapters.c.id]),
     Index(None, "status", "seq"),
     Index(None, "tenant", "seq"),

@@ -276,3 +276,18 @@ def test_a_job_just_released_has_not_been_queued_for_long(records: SqlRecords) -
     job = claimed(records, old.id)
     records.release(job.id, fence=job.fence)
     assert records.take_orphans(queued_for_s=30, queue_is_short=True) == []
+
+
+def test_the_revisions_of_a_jobs_models_are_kept_for_its_next_attempt(
+    records: SqlRecords,
+) -> None:
+    job = claimed(records, a_kept_job(records).id)
+    revisions = {"org/base": "a" * 40, "org/chat@main": "b" * 40}
+    records.note_revisions(job.id, fence=job.fence, revisions=revisions)
+    assert records.job(job.id).revisions == revisions
+    records.release(job.id, fence=job.fence)
+    again = records.claim(job.id, lease_s=60)
+    assert again is not None
+    assert again.revisions == revisions
+    with pytest.raises(LeaseLost):
+        records.note_revisions(job.id, fence=job.fence, revisions={})

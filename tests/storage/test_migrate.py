@@ -132,12 +132,14 @@ def salora_from_before(url: str) -> tuple[StoredDataset, Part, Job]:
     now = datetime.now(UTC)
     old_dataset = dataset_values(dataset, job.tenant, now)
     del old_dataset["unanswered"]
+    old_job = job_values(job, queued_at=now)
+    del old_job["revisions"]
     key = {"tenant": job.tenant, "key": "old", "request_sha256": "0", "job": job.id}
     use = {"job": job.id, "tenant": job.tenant}
     rows: list[tuple[Table, dict[str, Any]]] = [
         (datasets, old_dataset),
         (parts, part_values(kit, job.tenant, now)),
-        (jobs, job_values(job, queued_at=now)),
+        (jobs, old_job),
         (job_uses, {**use, "dataset": dataset.id}),
         (job_uses, {**use, "part_kind": "kit", "part": kit.id}),
         (idempotency_keys, {**key, "created_at": now}),
