@@ -9,6 +9,7 @@ AdapterSafetyError
 |   |-- ConfigRefused, RankMismatch, UnsupportedAdapter
 |   |-- InvalidField
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
+|   |-- RepositoryNotFound, RepositoryGated, RevisionNotFound (`hub_errors`)
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
 |   |-- DatasetRefused (ResponsesMissing), EmptyDataset, TokenizerRefused, TargetsRefused,
 |   |   KitOfAnotherModel, AdapterDoesNotFitKit, AdapterOutsideSafetyModule (`salora_errors`)
@@ -20,7 +21,7 @@ AdapterSafetyError
 |-- Conflict                JobNotFinished, JobAlreadyFinished
 |-- JobFault                found while a job ran; the job fails with it
 |   |-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
-|   `-- ResponsesCutOff, NonFiniteLoss, OutOfMemory
+|   `-- ResponsesCutOff, NonFiniteLoss, OutOfMemory; HubFileCorrupt (`hub_errors`)
 |-- Stopped                 JobCancelled, LeaseLost, WorkerStopping
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """
