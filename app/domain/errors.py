@@ -13,16 +13,18 @@ AdapterSafetyError
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
 |   |-- DatasetRefused (ResponsesMissing), EmptyDataset, TokenizerRefused, TargetsRefused,
 |   |   KitOfAnotherModel, AdapterDoesNotFitKit, AdapterOutsideSafetyModule (`salora_errors`)
+|   |-- PolicyRefused, HubWriteRefused (`verdict_errors`)
 |   `-- IdempotencyKeyReused
 |-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
+|                           HookSecretMissing, HookSecretWrong (`verdict_errors`)
 |-- TooMany                 RateLimited, QuotaExceeded
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there),
-|                           DatasetNotFound, PartNotFound
-|-- Conflict                JobNotFinished, JobAlreadyFinished
+|                           DatasetNotFound, PartNotFound; VerdictNotFound, HookNotConfigured
+|-- Conflict                JobNotFinished, JobAlreadyFinished; VerdictNotRetryable, PushedMeanwhile
 |-- JobFault                found while a job ran; the job fails with it
 |   |-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
 |   `-- ResponsesCutOff, NonFiniteLoss, OutOfMemory; HubFileCorrupt (`hub_errors`)
-|-- Stopped                 JobCancelled, LeaseLost, WorkerStopping
+|-- Stopped                 JobCancelled, LeaseLost, WorkerStopping; VerdictTaken
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """
 

@@ -1,0 +1,123 @@
+"""A verdict on one push to a hub's repository, and the way it comes to it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal, get_args
+
+from app.domain.access import DEFAULT_TENANT
+from app.domain.job import Fault
+from app.domain.policy import BRANCHES, HUB_ACTIONS, ActionKind, Plan, VerdictName
+
+VerdictState = Literal[
+    "received", "importing", "submitting", "waiting", "judged", "acting", "done"
+]
+"""What it is at: each state is one step that may be done twice. `waiting` is for its job."""
+ActionState = Literal["pending", "begun", "done", "would", "skipped", "failed"]
+"""`begun`: a write to the hub was under way; before another, the hub is asked. `would`: what a dry
+run would have done. `skipped`: there was no more reason to."""
+
+STATES: tuple[VerdictState, ...] = get_args(VerdictState)
+OPEN_ACTIONS: frozenset[ActionState] = frozenset({"pending", "begun"})
+EVENT = "verdict.issued"
+
+
+@dataclass(frozen=True)
+class Push:
+    """A branch of a repository that has moved to a commit, as a hub said."""
+
+    webhook: str  # the hub's id of the webhook
+    hub_repo: str  # the hub's id of the repository, which stays when it is renamed
+    repo: str  # "org/name"
+    ref: str  # "refs/heads/main"
+    sha: str  # 40 hex digits
+
+    @property
+    def branch(self) -> str:
+        return self.ref.removeprefix(BRANCHES)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What follows from a verdict, and what became of it."""
+
+    kind: ActionKind
+    state: ActionState = "pending"
+    number: int | None = None  # of the discussion or pull request
+    url: str | None = None
+    note: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_ACTIONS
+
+    @property
+    def writes_to_hub(self) -> bool:
+        return self.kind in HUB_ACTIONS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    id: str
+    push: Push
+    received_at: datetime  # all times are UTC
+    state: VerdictState
+    since: datetime  # in this state
+    tenant: str = DEFAULT_TENANT
+    verdict: VerdictName | None = None  # None until it is judged
+    why: str = ""  # a sentence
+    plan: Plan | None = None
+    adapter: str | None = None  # StoredAdapter.id
+    base_name: str | None = None  # what adapter_config.json says, as a stranger wrote it
+    job: str | None = None
+    numbers: Mapping[str, float | int | None] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)  # commit SHAs, by model as named
+    fault: Fault | None = None
+    actions: tuple[Action, ...] = ()
+    thread: int | None = None  # the discussion or pull request that it has opened
+    patched: str | None = None  # content id of the patch that it has put into a pull request
+    finished_at: datetime | None = None
+    fence: int = 0  # grows with each claim
+    attempts: int = 0  # of this state's step
+    tries: int = 1  # grows with each retry that somebody asked for
+    trouble: str = ""  # why the last attempt came to nothing
+
+    @property
+    def marker(self) -> str:
+        """What its discussions and pull requests hold, to be found again by."""
+        return f"adapter-safety verdict {self.id}/{self.tries}"
+
+    @property
+    def may_retry(self) -> bool:
+        return self.state == "done" and self.verdict == "inconclusive"
+
+    @property
+    def is_dry_run(self) -> bool:
+        return self.plan is not None and self.plan.dry_run
+
+    def judged(self, verdict: VerdictName, why: str, fault: Fault | None = None) -> "Verdict":
+        """With its actions pending."""
+        kinds = self.plan.actions_for(verdict) if self.plan else ()
+        actions = tuple(Action(kind) for kind in kinds)
+        return replace(
+            self, state="judged", verdict=verdict, why=why, fault=fault, actions=actions
+        )
+
+    def acted(self, index: int, action: Action) -> "Verdict":
+        actions = (*self.actions[:index], action, *self.actions[index + 1 :])
+        return replace(self, actions=actions)
+
+    def anew(self) -> "Verdict":
+        """As it was received, for another try; what it has opened stays known."""
+        return Verdict(
+            id=self.id,
+            push=self.push,
+            received_at=self.received_at,
+            state="received",
+            since=self.since,
+            tenant=self.tenant,
+            thread=self.thread,
+            patched=self.patched,
+            fence=self.fence,
+            tries=self.tries + 1,
+        )
