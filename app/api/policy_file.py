@@ -20,6 +20,7 @@ from app.domain.verdict_errors import PolicyRefused
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 256 << 10
+UNION_MEMBERS = ("float", "int")  # what pydantic puts after the place of a number
 Stamp = tuple[int, int, int]  # what changes when a file does
 
 
@@ -28,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise _refused(self.peek_event(), "aliases are not taken")
+            raise _refused(self.peek_event(), "aliases are not taken")  # type: ignore[no-untyped-call]
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -77,7 +78,8 @@ def _yaml(raw: bytes) -> object:
 
 def _place(location: Sequence[object]) -> str:
     """`("pairs", 2, "chat")` -> `pairs[2].chat`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    known = [part for part in location if part not in UNION_MEMBERS]
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in known)
     return "".join(parts).removeprefix(".") or "the file"
 
 

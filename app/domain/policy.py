@@ -134,7 +134,7 @@ class Policy:
     version: str  # SHA-256 of the file, hex
     repositories: Repositories
     pairs: tuple[Pair, ...]  # the first that matches
-    method: Method = Method()
+    method: Method = field(default_factory=Method)
     gate: GateRecipe | None = None
     thresholds: Thresholds = Thresholds()
     actions: Mapping[VerdictName, tuple[ActionKind, ...]] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class Policy:
         return Plan(
             policy=self.version,
             rule=self.repositories.rule(repo) or "",
-            pair=pair and pair.match,
+            pair=pair.match if pair else None,
             base_model=models[0],
             chat_model=models[1],
             method=self.method,

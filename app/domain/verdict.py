@@ -9,9 +9,7 @@ from app.domain.access import DEFAULT_TENANT
 from app.domain.job import Fault
 from app.domain.policy import BRANCHES, HUB_ACTIONS, ActionKind, Plan, VerdictName
 
-VerdictState = Literal[
-    "received", "importing", "submitting", "waiting", "judged", "acting", "done"
-]
+VerdictState = Literal["received", "importing", "submitting", "waiting", "judged", "acting", "done"]
 """What it is at: each state is one step that may be done twice. `waiting` is for its job."""
 ActionState = Literal["pending", "begun", "done", "would", "skipped", "failed"]
 """`begun`: a write to the hub was under way; before another, the hub is asked. `would`: what a dry
@@ -92,6 +90,12 @@ class Verdict:
         return self.state == "done" and self.verdict == "inconclusive"
 
     @property
+    def is_issued(self) -> bool:
+        """Whether it is done, and others are to hear of it."""
+        told = any(each.kind == "webhook" and each.state == "done" for each in self.actions)
+        return self.state == "done" and told
+
+    @property
     def is_dry_run(self) -> bool:
         return self.plan is not None and self.plan.dry_run
 
@@ -99,9 +103,7 @@ class Verdict:
         """With its actions pending."""
         kinds = self.plan.actions_for(verdict) if self.plan else ()
         actions = tuple(Action(kind) for kind in kinds)
-        return replace(
-            self, state="judged", verdict=verdict, why=why, fault=fault, actions=actions
-        )
+        return replace(self, state="judged", verdict=verdict, why=why, fault=fault, actions=actions)
 
     def acted(self, index: int, action: Action) -> "Verdict":
         actions = (*self.actions[:index], action, *self.actions[index + 1 :])
