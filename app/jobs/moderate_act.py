@@ -95,7 +95,7 @@ def _earlier(verdict: Verdict, action: Action, desk: Moderator) -> Posted | None
     if action.state != "begun":
         return None
     marker, repo = marker_of(verdict, action.kind), verdict.push.repo
-    if found := desk.writer.find(repo, marker):
+    if found := desk.writer.find(repo, title_of(verdict), marker):
         return found
     thread = _thread(verdict, action, desk)
     if thread is not None and desk.writer.has_comment(repo, thread, marker):

@@ -85,8 +85,8 @@ class HubWriter(Protocol):
     HubWriteRefused.
     """
 
-    def find(self, repo: str, marker: str) -> Posted | None:
-        """The discussion or pull request whose first text holds the marker."""
+    def find(self, repo: str, title: str, marker: str) -> Posted | None:
+        """The discussion or pull request of this title whose texts hold the marker."""
 
     def has_comment(self, repo: str, number: int, marker: str) -> bool:
         """Whether a text of this discussion holds the marker."""
