@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.jobs.retain import Retention
@@ -179,6 +179,25 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds between two rounds in which the API takes away what is over its time.",
     )
+
+    hook_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret of the hub's webhook; several with commas, to change it. Unset, no hub "
+        "may call.",
+    )
+    policy: Path | None = Field(
+        default=None,
+        description="YAML file that says what is done about adapters that are pushed to a hub.",
+    )
+    moderate_every_s: float = Field(
+        default=1.0, gt=0, description="Seconds between two looks for verdicts that are due."
+    )
+
+    @property
+    def hook_secrets(self) -> tuple[str, ...]:
+        """An empty one is none: it would let everybody in."""
+        given = self.hook_secret.get_secret_value() if self.hook_secret else ""
+        return tuple(part.strip() for part in given.split(",") if part.strip())
 
     @property
     def retention(self) -> Retention:

@@ -18,15 +18,18 @@ from app.api import (
     datasets,
     errors,
     health,
+    hooks,
     jobs,
     parts,
     patch,
     results,
     schema_pages,
+    verdicts,
 )
 from app.api.body_limit import BodyLimit, Pace
 from app.api.outer import Outer
-from app.api.services import OpenDoor, Services
+from app.api.policy_file import PolicyFile
+from app.api.services import Hook, OpenDoor, Services
 from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
 from app.domain.access import Quotas
@@ -39,6 +42,7 @@ from app.storage.limiter import RedisLimiter
 from app.storage.models import FolderModels
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
+from app.storage.verdicts import SqlVerdicts
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +70,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.settings = settings
-    for module in (adapters, patch, jobs, results, alignments, datasets, schema_pages, health):
+    for module in (adapters, patch, jobs, results, alignments, datasets, hooks, verdicts):
+        app.include_router(module.router)
+    for module in (schema_pages, health):
         app.include_router(module.router)
     for router in parts.ROUTERS:
         app.include_router(router)
@@ -93,6 +99,9 @@ def wire(settings: Settings) -> Services:
         limiter=RedisLimiter(settings.resolved_redis_url, settings.requests_per_minute),
         quotas=Quotas(settings.max_queued_jobs or None, settings.max_stored_bytes or None),
         open_door=_open_door(settings),
+        verdicts=SqlVerdicts(settings.resolved_database_url),
+        hook=Hook(settings.hook_secrets) if settings.hook_secrets else None,
+        policy=PolicyFile(settings.policy) if settings.policy else None,
     )
 
 
@@ -108,6 +117,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     uploads = {
         **dict.fromkeys(("/v1/adapters", "/v1/patch"), upload_bytes),
         "/v1/datasets": settings.max_dataset_bytes + FRAMING_BYTES,
+        hooks.PATH: hooks.MAX_BYTES,
     }
     pace = Pace(settings.body_bytes_per_s, settings.body_grace_s)
     app.add_middleware(BodyLimit, default=MAX_JSON_BYTES, limits=uploads, pace=pace)

@@ -62,7 +62,13 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
         if not caller.may(scope):
             raise Forbidden(scope=scope)
         quotas = NO_QUOTAS if caller.key is None else services.quotas
-        return replace(services, records=services.records.of(caller.tenant), quotas=quotas)
+        return replace(
+            services,
+            records=services.records.of(caller.tenant),
+            verdicts=services.verdicts.of(caller.tenant),
+            tenant=caller.tenant,
+            quotas=quotas,
+        )
 
     return scoped
 

@@ -26,6 +26,7 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.job import Fault
+from app.domain.verdict_errors import HookSecretMissing
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -35,6 +36,7 @@ STATUS: Mapping[type[AdapterSafetyError], int] = {
     TooLarge: 413,
     Refused: 422,
     Unauthenticated: 401,
+    HookSecretMissing: 401,
     Denied: 403,
     TooMany: 429,
     NotFound: 404,
@@ -97,6 +99,8 @@ def problem_of(error: AdapterSafetyError) -> JSONResponse:
 def _headers(error: AdapterSafetyError) -> Mapping[str, str] | None:
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, HookSecretMissing):
+        return {"WWW-Authenticate": "X-Webhook-Secret"}
     if isinstance(error, Unavailable):
         return {"Retry-After": str(RETRY_AFTER_S)}
     if isinstance(error, TooMany):

@@ -1,14 +1,16 @@
 """What the routes need, wired once in `app.main` and kept on the application."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.domain.access import Quotas
+from app.api.policy_file import PolicyFile
+from app.domain.access import DEFAULT_TENANT, Quotas
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
+from app.jobs.verdict_ports import Verdicts
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,13 @@ class OpenDoor:
 
     hosts: frozenset[str]  # names and addresses that requests may be addressed to; "*" is any
     origins: frozenset[str]  # sites whose pages may send requests
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Of a service that a hub may call."""
+
+    secrets: tuple[str, ...] = field(repr=False)  # any of them will do, so that one can be changed
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,10 @@ class Services:
     limiter: Limiter
     quotas: Quotas  # of each tenant
     open_door: OpenDoor | None  # None where keys are needed
+    verdicts: Verdicts
+    hook: Hook | None = None  # None where no hub calls
+    policy: PolicyFile | None = None
+    tenant: str = DEFAULT_TENANT  # the caller's
 
     def collect(self, retention: Retention, *, dry_run: bool = False) -> Collected:
         """Take away what is over its time. Raises Unavailable."""
