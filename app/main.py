@@ -31,9 +31,11 @@ from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
 from app.domain.access import Quotas
 from app.domain.errors import Unavailable
+from app.jobs.hub_ports import HubReader
 from app.jobs.submit import reconcile
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.events import RedisEvents
+from app.storage.hub.reader import ClientsHub
 from app.storage.keys import SqlKeys
 from app.storage.limiter import RedisLimiter
 from app.storage.models import FolderModels
@@ -84,7 +86,10 @@ def wire(settings: Settings) -> Services:
             settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
         ),
         events=RedisEvents(settings.resolved_redis_url, kept_s=settings.events_kept_s),
-        models=FolderModels(settings.resolved_model_root, settings.allowed_models),
+        models=FolderModels(
+            settings.resolved_model_root, settings.allowed_models, with_hub=settings.hub
+        ),
+        hub=_hub(settings),
         staging_dir=settings.staging_dir,
         max_upload_bytes=settings.max_upload_bytes,
         max_dataset_bytes=settings.max_dataset_bytes,
@@ -94,6 +99,13 @@ def wire(settings: Settings) -> Services:
         quotas=Quotas(settings.max_queued_jobs or None, settings.max_stored_bytes or None),
         open_door=_open_door(settings),
     )
+
+
+def _hub(settings: Settings) -> HubReader | None:
+    """Who needs no key is on this machine, where the token is at hand anyway."""
+    if not settings.hub:
+        return None
+    return ClientsHub(("*",) if settings.auth == "none" else settings.hub_token_repositories)
 
 
 def _open_door(settings: Settings) -> OpenDoor | None:

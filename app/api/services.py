@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.domain.access import Quotas
+from app.jobs.hub_ports import HubReader
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
 
@@ -26,6 +27,7 @@ class Services:
     queue: Queue
     events: Events
     models: Models
+    hub: HubReader | None  # of adapters that clients import; None where it is not wanted
     staging_dir: Path  # uploads lie here until they are accepted
     max_upload_bytes: int
     max_dataset_bytes: int
