@@ -90,7 +90,9 @@ class SparseFile:
         """What the journal says; a last line that was cut short says nothing."""
         if not self._journal.exists():
             return [], False
-        *lines, _ = self._journal.read_text().split("\n")
+        *lines, cut = self._journal.read_text().split("\n")
+        if cut:
+            os.truncate(self._journal, self._journal.stat().st_size - len(cut))
         parts = [line.split() for line in lines if line != VERIFIED]
         held = [(int(part[0]), int(part[1])) for part in parts if len(part) == 2]
         return merged(held), VERIFIED in lines
