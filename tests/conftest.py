@@ -19,6 +19,7 @@ from app.storage.records import SqlRecords
 from app.storage.tables import metadata
 from tests.chat_models import save_chat_model, save_with_a_letter_that_breaks
 from tests.factory import World, make_world
+from tests.hub.fixtures import local_hub as local_hub
 from tests.servers import RedisServer, S3Server
 from tests.service import Service, running
 
