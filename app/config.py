@@ -55,6 +55,29 @@ class Settings(BaseSettings):
         description="Folder whose subfolders are the models that jobs may name; "
         "`models` in the data folder if unset.",
     )
+    hub: bool = Field(
+        default=True,
+        description="Whether models org/name that are no folder under the model root come from the "
+        "hub (HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE), and adapters may be imported from it.",
+    )
+    hub_dir: Path | None = Field(
+        default=None,
+        description="Folder of what has been read of the hub's models, which workers may share; "
+        "`hub` in the data folder if unset.",
+    )
+    hub_cache_bytes: int = Field(
+        default=200 << 30,
+        ge=0,
+        description="Most bytes of that folder; the least recently used models go first.",
+    )
+    hub_connections: int = Field(
+        default=8, ge=1, le=64, description="Connections over which a model's file is read."
+    )
+    hub_token_repositories: Names = Field(
+        default=(),
+        description="Patterns of repositories, as org/*, with commas, that clients may import "
+        "adapters from with the service's token; any other is read as an anonymous visitor.",
+    )
     alignment_dir: Path | None = Field(
         default=None,
         description="Folder of the alignment cache, which workers may share; `alignments` in the "
@@ -211,6 +234,10 @@ class Settings(BaseSettings):
     @property
     def resolved_alignment_dir(self) -> Path:
         return self.alignment_dir or self.data_dir / "alignments"
+
+    @property
+    def resolved_hub_dir(self) -> Path:
+        return self.hub_dir or self.data_dir / "hub"
 
     @property
     def resolved_redis_url(self) -> str:

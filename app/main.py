@@ -34,9 +34,14 @@ from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
 from app.domain.access import Quotas
 from app.domain.errors import Unavailable
+from app.jobs.hub_ports import HubReader
+from app.jobs.moderate import moderate
+from app.jobs.moderator import Moderator
 from app.jobs.submit import reconcile
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.events import RedisEvents
+from app.storage.hub.reader import ClientsHub, Hub
+from app.storage.hub.writer import HfWriter
 from app.storage.keys import SqlKeys
 from app.storage.limiter import RedisLimiter
 from app.storage.models import FolderModels
@@ -46,6 +51,7 @@ from app.storage.verdicts import SqlVerdicts
 
 logger = logging.getLogger(__name__)
 
+MODERATORS = 2  # at once, so that one large import does not hold up every other verdict
 MAX_JSON_BYTES = 1 << 20  # a job has under 1 KiB; uploads have their own limit
 CORS_HEADERS = [
     "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "Prefer", "Range"
@@ -90,7 +96,10 @@ def wire(settings: Settings) -> Services:
             settings.resolved_redis_url, visibility_timeout_s=settings.visibility_timeout_s
         ),
         events=RedisEvents(settings.resolved_redis_url, kept_s=settings.events_kept_s),
-        models=FolderModels(settings.resolved_model_root, settings.allowed_models),
+        models=FolderModels(
+            settings.resolved_model_root, settings.allowed_models, with_hub=settings.hub
+        ),
+        hub=_hub(settings),
         staging_dir=settings.staging_dir,
         max_upload_bytes=settings.max_upload_bytes,
         max_dataset_bytes=settings.max_dataset_bytes,
@@ -103,6 +112,13 @@ def wire(settings: Settings) -> Services:
         hook=Hook(settings.hook_secrets) if settings.hook_secrets else None,
         policy=PolicyFile(settings.policy) if settings.policy else None,
     )
+
+
+def _hub(settings: Settings) -> HubReader | None:
+    """Who needs no key is on this machine, where the token is at hand anyway."""
+    if not settings.hub:
+        return None
+    return ClientsHub(("*",) if settings.auth == "none" else settings.hub_token_repositories)
 
 
 def _open_door(settings: Settings) -> OpenDoor | None:
@@ -142,10 +158,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         (_reconcile, settings.reconcile_every_s),
         (_collect, settings.gc_every_s),
     )
-    tasks = [
-        asyncio.create_task(_for_ever(partial(act, services, settings), every_s))
-        for act, every_s in rounds
-    ]
+    desk = _moderator(services, settings)
+    acts = [(partial(act, services, settings), every_s) for act, every_s in rounds]
+    acts += [(partial(_moderate, desk), settings.moderate_every_s)] * (MODERATORS if desk else 0)
+    tasks = [asyncio.create_task(_for_ever(act, every_s)) for act, every_s in acts]
     try:
         yield
     finally:
@@ -171,6 +187,32 @@ def _reconcile(services: Services, settings: Settings) -> None:
     found = reconcile(services.records, services.queue, queued_for_s=settings.reconcile_every_s)
     if found:
         logger.info("enqueued again: %s", ", ".join(found))
+
+
+def _moderate(desk: Moderator) -> None:
+    """Bring verdicts on pushes to a hub on."""
+    moderate(desk)
+
+
+def _moderator(services: Services, settings: Settings) -> Moderator | None:
+    """None where no hub calls. It reads by the service's own token, because the repositories are
+    those that the operator's policy names."""
+    if services.policy is None or not settings.hub:
+        return None
+    return Moderator(
+        verdicts=services.verdicts,
+        records=services.records,
+        artifacts=services.artifacts,
+        queue=services.queue,
+        events=services.events,
+        models=services.models,
+        reader=Hub(),
+        writer=HfWriter(),
+        policy=services.policy.policy,
+        staging_dir=services.staging_dir,
+        max_upload_bytes=services.max_upload_bytes,
+        lease_s=settings.lease_s,
+    )
 
 
 def _collect(services: Services, settings: Settings) -> None:

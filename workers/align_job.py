@@ -20,6 +20,7 @@ from workers.alignments import Alignments
 from workers.checkpoints import open_pair
 from workers.patch_job import store
 from workers.pipeline import NamedCheckpoint, Shelves, pair_of
+from workers.prefetch import have_weights
 from workers.warming import warm
 
 
@@ -40,6 +41,7 @@ class AlignJob:
         adapter = records.adapter(job.adapter) if job.adapter else None
         of_adapter = adapter.modules if adapter else None
         modules = modules_to_align(job, of_adapter, base.checkpoint, chat.checkpoint)
+        have_weights(modules, base.checkpoint, chat.checkpoint)
         warmed = self._warmed(job, modules, base, chat, lease)
         path = self.folder / REPORT_FILE
         path.write_bytes(as_json(_report(job, base, chat, warmed).as_json()).encode())

@@ -176,6 +176,7 @@ class OpenCheckpoint:
         return read_tensor(weight.descriptor, weight.entry)
 
     def _file_weight(self, stored: ShardTensor) -> FileWeight:
+        self.checkpoint.have([stored])
         if stored.file not in self._descriptors:
             self._descriptors[stored.file] = os.open(stored.file, os.O_RDONLY)
         return FileWeight(stored.entry.name, stored.entry, self._descriptors[stored.file])

@@ -50,6 +50,7 @@ def load_model(named: NamedCheckpoint, dtype: Dtype, device: torch.device) -> Pr
     if checkpoint.quantised:
         reason = f"its weights are quantised ({checkpoint.quantised}); use the unquantised model"
         raise CheckpointRefused(field=FIELD, model=named.id, file="config.json", reason=reason)
+    checkpoint.have_all()
     with _explained(named, "the model"):
         config = AutoConfig.from_pretrained(checkpoint.folder, **LOCAL)
         text = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
@@ -81,6 +82,7 @@ def _explained(named: NamedCheckpoint, what: str) -> Iterator[None]:
 
 def load_tokenizer(named: NamedCheckpoint) -> PreTrainedTokenizerBase:
     """One that knows which characters each token came from. Raises TokenizerRefused."""
+    named.checkpoint.have_tokenizer()
     try:
         tokenizer = AutoTokenizer.from_pretrained(named.checkpoint.folder, **LOCAL)
     except Exception as error:  # tokenizers raises bare Exceptions for a broken file
@@ -98,6 +100,7 @@ def load_tokenizer(named: NamedCheckpoint) -> PreTrainedTokenizerBase:
 
 def tokenizer_digest(named: NamedCheckpoint) -> str:
     """SHA-256 (hex) over the tokenizer's and the chat template's files."""
+    named.checkpoint.have_tokenizer()
     digest, folder = hashlib.sha256(), named.checkpoint.folder
     found = [path for path in folder.glob("*") if path.name.startswith(TOKENIZER_FILES)]
     for path in sorted([*found, *folder.glob(f"{MORE_TEMPLATES}/*")]):

@@ -23,6 +23,7 @@ from app.jobs.ports import Artifacts, Models, Records
 from workers.compute import Compute
 from workers.output import file_entry, write_beside_weights, write_report, zip_adapter
 from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Run, Shelves, examine
+from workers.prefetch import have_weights
 from workers.same_model import check_digest
 
 
@@ -101,6 +102,7 @@ class PatchJobs:
         else:
             models = (base.checkpoint, chat.checkpoint)
             check_fit(stored_modules(manifest), *models, base.id, chat.id)
+            have_weights(manifest.modules, *models)
         return PatchInput(folder, manifest, base, chat, job.method, self._safety(job, chat))
 
     def _safety(self, job: Job, chat: NamedCheckpoint) -> SafetyModule | None:

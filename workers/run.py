@@ -44,11 +44,10 @@ class NamedCheckpoint:
 
     id: str
     checkpoint: Checkpoint
-    revision: str | None = None
 
     @property
     def reference(self) -> ModelReference:
-        return ModelReference(self.id, self.revision, self.checkpoint.digest)
+        return ModelReference(self.id, self.checkpoint.revision, self.checkpoint.digest)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -21,11 +21,13 @@ from app.jobs.ports import Artifacts, Models, Turns
 from app.jobs.run import Desk, alone, run_job
 from app.storage.alignment_cache import AlignmentCache, Pair
 from app.storage.artifacts import ObjectArtifacts
-from app.storage.models import FolderModels
+from app.storage.hub.models import HubModels
 from app.storage.turns import RedisTurns
 from workers.align_job import AlignJob
 from workers.compute import Compute
 from workers.desk import make_desk
+from workers.job_models import check_remote, opened
+from workers.models import hub_models
 from workers.patch_job import PatchJobs
 from workers.shelf import Shelf
 
@@ -34,8 +36,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Used:
-    """The places in the alignment cache that a batch has opened."""
+    """What a batch has opened: its models, and places in the alignment cache."""
 
+    models: Models
     cache: AlignmentCache | None
     turns: Turns
     shelves: list[Shelf] = field(default_factory=list)
@@ -53,7 +56,7 @@ class Runtime:
 
     desk: Desk
     artifacts: Artifacts
-    models: Models
+    models: HubModels
     staging_dir: Path
     threads: int
     cache: AlignmentCache | None
@@ -80,14 +83,21 @@ class Runtime:
     def _work_on(self, held: Sequence[Held]) -> None:
         """The first job's kind is everybody's: only patch and score jobs go together."""
         with ExitStack() as stack:
+            records = self.desk.records
+            models = stack.enter_context(opened(self.models, held, records))
+            for each in held:
+                each.attempt(partial(check_remote, each, self.models, models, records))
+            held = [each for each in held if each.is_open]
             folders = {each.job.id: stack.enter_context(self._folder(each.job)) for each in held}
-            used = Used(self.cache, self.turns)
+            used = Used(models, self.cache, self.turns)
+            if not held:
+                return
             if held[0].job.kind == "alignment":
                 alone(lambda job, lease: self._align(job, lease, folders[job.id], used))(held)
             elif held[0].job.kind in MEASURE_KINDS:
                 alone(lambda job, lease: self._measure(job, lease, folders[job.id], used))(held)
             elif held[0].job.kind in SALORA_KINDS:
-                alone(lambda job, lease: self._salora(job, lease, folders[job.id]))(held)
+                alone(lambda job, lease: self._salora(job, lease, folders[job.id], used))(held)
             else:
                 self._patch(held, folders, used)
 
@@ -99,7 +109,7 @@ class Runtime:
         return PatchJobs(
             records=self.desk.records,
             artifacts=self.artifacts,
-            models=self.models,
+            models=used.models,
             folder_of=lambda job: folders[job.id],
             threads=self.threads,
             shelves=used.shelf if self.cache else None,
@@ -111,7 +121,7 @@ class Runtime:
         result = AlignJob(
             records=self.desk.records,
             artifacts=self.artifacts,
-            models=self.models,
+            models=used.models,
             folder=folder,
             threads=self.threads,
             shelves=used.shelf if self.cache else None,
@@ -119,7 +129,7 @@ class Runtime:
         self._note(used)
         return result
 
-    def _salora(self, job: Job, lease: Lease, folder: Path) -> JobResult:
+    def _salora(self, job: Job, lease: Lease, folder: Path, used: Used) -> JobResult:
         from workers.salora_jobs import SaloraJob  # here, because transformers takes seconds
 
         return SaloraJob(
@@ -127,7 +137,7 @@ class Runtime:
             lease=lease,
             records=self.desk.records.of(job.tenant),
             artifacts=self.artifacts,
-            models=self.models,
+            models=used.models,
             folder=folder,
             compute=Compute(self.threads, torch.device(self.device)),
         ).run()
@@ -139,7 +149,7 @@ class Runtime:
         result = MeasureJob(
             job=job,
             lease=lease,
-            fetcher=Fetcher(records, self.artifacts, self.models, folder),
+            fetcher=Fetcher(records, self.artifacts, used.models, folder),
             compute=Compute(self.threads, torch.device(self.device)),
             patch_input=self._patch_jobs({job.id: folder}, used).input_of,
             shelves=used.shelf if self.cache else None,
@@ -196,7 +206,7 @@ def make_runtime(settings: Settings) -> Runtime:
     return Runtime(
         desk=make_desk(settings),
         artifacts=ObjectArtifacts(settings.resolved_storage_url),
-        models=FolderModels(settings.resolved_model_root, settings.allowed_models),
+        models=hub_models(settings),
         staging_dir=settings.staging_dir,
         threads=settings.resolved_threads,
         cache=_cache(settings),

@@ -5,6 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from app.api.access import ReadServices, SubmitServices
+from app.api.hub_imports import (
+    JSON,
+    HubImport,
+    ImportedAdapterOut,
+    imported,
+    imported_out,
+    is_import,
+)
 from app.api.schemas import AdapterOut, AdapterPage, AdapterSummaryOut, adapter_path
 from app.api.uploads import accept, received
 
@@ -24,7 +32,8 @@ UPLOAD_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": {"type": "object", "properties": UPLOAD_PROPERTIES}}
+            "multipart/form-data": {"schema": {"type": "object", "properties": UPLOAD_PROPERTIES}},
+            JSON: {"schema": HubImport.model_json_schema()},
         },
     }
 }
@@ -33,13 +42,19 @@ UPLOAD_BODY = {
 @router.post("", status_code=201, openapi_extra=UPLOAD_BODY)
 async def upload_adapter(
     request: Request, services: SubmitServices, response: Response
-) -> AdapterOut:
-    """Upload an adapter. The same content again answers 200 with the same id."""
-    async with received(request, services) as upload:
-        adapter, created = await accept(upload, services)
+) -> ImportedAdapterOut:
+    """Upload an adapter, or have it taken from the hub. The same content again answers 200 with
+    the same id."""
+    if is_import(request):
+        found = await imported(request, services)
+        out, created = imported_out(found), found.created
+    else:
+        async with received(request, services) as upload:
+            adapter, created = await accept(upload, services)
+        out = ImportedAdapterOut(**AdapterOut.of(adapter).model_dump())
     response.status_code = 201 if created else 200
-    response.headers["Location"] = adapter_path(adapter.id)
-    return AdapterOut.of(adapter)
+    response.headers["Location"] = adapter_path(out.id)
+    return out
 
 
 @router.get("")

@@ -161,6 +161,10 @@ class JobOut(BaseModel):
     adapter: str | None = Field(description="null for a job that is of no adapter")
     base_model: str | None = Field(description="null where nothing is compared with it")
     chat_model: str
+    revisions: dict[str, str] = Field(
+        description="the commits (SHA) of the models that come from the hub, by their names here; "
+        "once a worker has resolved them"
+    )
     method: dict[str, Any] | None = Field(
         description="of an alignment the projector alone; null for SaLoRA's and measuring kinds"
     )
@@ -190,6 +194,7 @@ class JobOut(BaseModel):
             adapter=job.adapter,
             base_model=job.base_model,
             chat_model=job.chat_model,
+            revisions=dict(job.revisions),
             method=_method(job),
             recipe=recipe_out(job.recipe),
             modules=None if job.modules is None else list(job.modules),

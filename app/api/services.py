@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from app.api.policy_file import PolicyFile
 from app.domain.access import DEFAULT_TENANT, Quotas
+from app.jobs.hub_ports import HubReader
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
 from app.jobs.verdict_ports import Verdicts
@@ -35,6 +36,7 @@ class Services:
     queue: Queue
     events: Events
     models: Models
+    hub: HubReader | None  # of adapters that clients import; None where it is not wanted
     staging_dir: Path  # uploads lie here until they are accepted
     max_upload_bytes: int
     max_dataset_bytes: int

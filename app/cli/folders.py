@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.config import Settings
 from app.domain.adapter import CONFIG_FILE, README_FILE, WEIGHTS_FILE
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField
 from app.intake.checkpoint import read_checkpoint
 from app.intake.manifest import read_manifest
 from app.intake.opened import OpenedAdapter, open_adapter
-from app.storage.models import FolderModels
 
 
 def open_checkpoint(name: str, field: str) -> Checkpoint:
-    """A folder as given, else a model id under the model root."""
+    """A folder as given, else a model id under the model root, else on the hub."""
     if Path(name).is_dir():
         return read_checkpoint(Path(name), field=field, model=name)
     if name.startswith((".", "/", "~")):
         raise InvalidField(field=field, reason=f"there is no folder {name}")
-    return FolderModels(Settings().resolved_model_root).checkpoint(name, field=field)
+    from app.cli.hub import models  # here, because a hub's client takes 0.3 s to import
+
+    return models().checkpoint(name, field=field)
 
 
 def check_new(out: Path) -> None:

@@ -19,7 +19,7 @@ from app.config import Settings
 from app.domain.checkpoint import Checkpoint
 from app.domain.errors import InvalidField
 from app.domain.method import DEFAULT_THRESHOLD, Method, Selection, one_selection
-from app.intake.opened import OpenedAdapter, open_adapter
+from app.intake.opened import OpenedAdapter
 from app.intake.preflight import check_fit_chat
 from app.jobs.adapters import stored_modules
 from app.jobs.check_salora import check_exported
@@ -38,11 +38,14 @@ class Named:
 
 
 def patch(
-    adapter: Annotated[Path, typer.Argument(help="adapter folder, zip, tar or tar.gz")],
-    chat_model: Annotated[str, typer.Option(help="aligned model: folder or id")],
+    adapter: Annotated[
+        Path,
+        typer.Argument(help="adapter: folder, zip, tar, tar.gz, or org/name[@revision] on the hub"),
+    ],
+    chat_model: Annotated[str, typer.Option(help="aligned model: folder, or id[@revision]")],
     out: Annotated[Path, typer.Option(help="new folder for the patched adapter")],
     base_model: Annotated[
-        str | None, typer.Option(help="unaligned model: folder or id; not needed for salora")
+        str | None, typer.Option(help="unaligned model: as chat-model; not needed for salora")
     ] = None,
     projector: Annotated[
         str, typer.Option(help="approximate, exact, subspace or complement")
@@ -121,13 +124,17 @@ def _patch_here(
 ) -> dict[str, Any]:
     chat = open_checkpoint(names.chat_model, "chat_model")
     base = None if names.base_model is None else open_checkpoint(names.base_model, "base_model")
-    with open_adapter(adapter) as opened:
+    from app.cli.hub import open_named  # here, because a hub's client takes 0.3 s to import
+    from workers.prefetch import have_weights
+
+    with open_named(adapter) as opened:
         check_exported(opened.manifest.dropped_keys)
         modules = stored_modules(opened.manifest)
         if base is None:
             check_fit_chat(modules, chat, names.chat_model)
         else:
             check_patch(modules, base, chat, _request(opened, names, method))
+            have_weights(opened.manifest.modules, base, chat)
         return _write(_input(opened, names, (base, chat), method, safety), out)
 
 

@@ -1,9 +1,10 @@
 """A model's checkpoint by names and byte ranges: which file holds which tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from app.domain.adapter import TensorEntry
 from app.domain.architecture import (
@@ -34,9 +35,22 @@ class ShardTensor:
         return (first + rows, *columns) if self.below else self.entry.shape
 
 
+class Remote(Protocol):
+    """Where the files of a checkpoint come from that are not all here: their headers are."""
+
+    def fetch(self, tensors: Iterable[ShardTensor]) -> None:
+        """Have the bytes of these tensors here."""
+
+    def fetch_tokenizer(self) -> None:
+        """Have every small file here."""
+
+    def fetch_all(self) -> None:
+        """Have every file here."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A local Hugging Face checkpoint (one safetensors file, or shards with an index)."""
+    """A Hugging Face checkpoint (one safetensors file, or shards with an index) in a folder."""
 
     folder: Path
     model_type: str | None  # config.json's, e.g. "llama"
@@ -44,6 +58,8 @@ class Checkpoint:
     digest: str  # SHA-256 (hex) over config.json and every shard's name, size, header and samples
     quantised: str | None = None  # config.json's quantization_config.quant_method, e.g. "gptq"
     tied: bool | None = None  # config.json's tie_word_embeddings, None where it does not say
+    revision: str | None = None  # the commit (SHA), of a hub's
+    remote: Remote | None = None  # None where every file is in the folder
 
     def weight(self, module: str) -> ShardTensor | None:
         """The weight of a module by its full name; None where there is none, or where two tensors
@@ -60,6 +76,21 @@ class Checkpoint:
             return own
         embedding = tied_embedding(self.model_type, module, self.tied)
         return self._weight(embedding) if embedding else None
+
+    def have(self, tensors: Iterable[ShardTensor]) -> None:
+        """To be called before the bytes of tensors are read. Raises what fetching raises."""
+        if self.remote:
+            self.remote.fetch(part for tensor in tensors for part in (tensor, *tensor.below))
+
+    def have_tokenizer(self) -> None:
+        """To be called before any other small file than config.json is read."""
+        if self.remote:
+            self.remote.fetch_tokenizer()
+
+    def have_all(self) -> None:
+        """To be called before the folder is read as a whole."""
+        if self.remote:
+            self.remote.fetch_all()
 
     def is_tied(self, module: str) -> bool:
         """Whether the module has no weight of its own here, but the embedding's."""

@@ -9,7 +9,8 @@ AdapterSafetyError
 |   |-- ConfigRefused, RankMismatch, UnsupportedAdapter
 |   |-- InvalidField
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
-|   |-- RepositoryNotFound, RepositoryGated, RevisionNotFound (`hub_errors`)
+|   |-- RepositoryNotFound, RepositoryGated, RevisionNotFound, NotInCache, HubNotWanted
+|   |   (`hub_errors`)
 |   |-- ModulesNotInModel, ModelShapesDiffer, AdapterShapesDiffer
 |   |-- DatasetRefused (ResponsesMissing), EmptyDataset, TokenizerRefused, TargetsRefused,
 |   |   KitOfAnotherModel, AdapterDoesNotFitKit, AdapterOutsideSafetyModule (`salora_errors`)
@@ -23,7 +24,8 @@ AdapterSafetyError
 |-- Conflict                JobNotFinished, JobAlreadyFinished; VerdictNotRetryable, PushedMeanwhile
 |-- JobFault                found while a job ran; the job fails with it
 |   |-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
-|   `-- ResponsesCutOff, NonFiniteLoss, OutOfMemory; HubFileCorrupt (`hub_errors`)
+|   |-- ResponsesCutOff, NonFiniteLoss, OutOfMemory
+|   `-- HubFileCorrupt, HubRefused, HubCacheFull (`hub_errors`)
 |-- Stopped                 JobCancelled, LeaseLost, WorkerStopping; VerdictTaken
 `-- Unavailable             a part we depend on (broker, database, storage) does not answer
 """

@@ -31,3 +31,30 @@ class HubFileCorrupt(JobFault):
     code = "hub-file-corrupt"
     title = "A file from the hub is not what the hub says it is"
     message = "{file} of {repository} at {revision}: {reason}"
+
+
+class HubRefused(JobFault):
+    code = "hub-refused"
+    title = "The hub refuses the service's request"
+    message = "{repository} at {revision}: the hub answers {status}; see the service's HF_TOKEN"
+
+
+class HubNotWanted(Refused):
+    code = "hub-not-wanted"
+    title = "This service takes nothing from a hub"
+    message = "this service takes nothing from a hub (ADAPTER_SAFETY_HUB); upload the files"
+
+
+class NotInCache(Refused):
+    code = "not-in-cache"
+    title = "The service is offline and does not have it"
+    message = "{field}: {repository} at {revision} is not here, and HF_HUB_OFFLINE is set"
+
+
+class HubCacheFull(JobFault):
+    code = "hub-cache-full"
+    title = "The models are larger than the cache for them"
+    message = (
+        "the models need {needed_bytes} bytes, and the cache may have {limit_bytes} "
+        "(ADAPTER_SAFETY_HUB_CACHE_BYTES)"
+    )

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
 from pathlib import Path
@@ -40,18 +41,36 @@ class _FileState(NamedTuple):
     size_bytes: int
 
 
-def read_checkpoint(folder: Path, *, field: str, model: str) -> Checkpoint:
+def read_checkpoint(
+    folder: Path, *, field: str, model: str, is_partial: bool = False
+) -> Checkpoint:
     """The checkpoint in `folder`: `model.safetensors`, or shards with their index.
 
+    Of a partial one only the headers need to be there, and its digest is over no weights.
     Kept in memory until a file's time or size changes.
     Raises CheckpointRefused naming the file, never its path.
     """
+    with _naming(field, model):
+        return _read(folder.resolve(), _state(folder), is_partial)
+
+
+def weights_files(folder: Path, names: Set[str], *, field: str, model: str) -> list[str]:
+    """The safetensors files of a checkpoint that has files of these names, of which `folder` holds
+    the index where there is one. Raises CheckpointRefused."""
+    with _naming(field, model):
+        return sorted(_weight_map(folder, names))
+
+
+@contextmanager
+def _naming(field: str, model: str) -> Iterator[None]:
     try:
-        return _read(folder.resolve(), _state(folder))
+        yield
     except _Fault as fault:
         file, reason = shown(fault.file), fault.reason
     except OSError as error:
         file, reason = Path(str(error.filename)).name, "it cannot be read"
+    else:
+        return
     raise CheckpointRefused(field=field, model=model, file=file, reason=reason)
 
 
@@ -64,15 +83,19 @@ def _state(folder: Path) -> tuple[_FileState, ...]:
     )
 
 
+def _pickles(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES}
+
+
 @lru_cache(maxsize=KEPT)
-def _read(folder: Path, state: tuple[_FileState, ...]) -> Checkpoint:
-    names = {file.name for file in state}
+def _read(folder: Path, state: tuple[_FileState, ...], is_partial: bool) -> Checkpoint:
+    names = {file.name for file in state} | _pickles(folder)
     digest = hashlib.sha256()
     config = _config(folder, names, digest.update)
     mapped = _weight_map(folder, names)
     tensors: dict[str, ShardTensor] = {}
     for shard in sorted(mapped):
-        entries = _shard(folder / shard, digest.update)
+        entries = _shard(folder / shard, digest.update, 0 if is_partial else SAMPLES)
         wanted = entries.keys() if mapped[shard] is None else mapped[shard]
         for name in wanted or ():
             if name not in entries:
@@ -118,7 +141,7 @@ def _tied(config: Mapping[str, object]) -> bool | None:
     return any(value is True for value in said) if said else None
 
 
-def _weight_map(folder: Path, names: set[str]) -> dict[str, list[str] | None]:
+def _weight_map(folder: Path, names: Set[str]) -> dict[str, list[str] | None]:
     """By shard: the tensors it should hold; None stands for all that it has.
 
     A single file wins over an index, as in transformers.
@@ -126,7 +149,7 @@ def _weight_map(folder: Path, names: set[str]) -> dict[str, list[str] | None]:
     if SINGLE in names:
         return {SINGLE: None}
     if INDEX not in names:
-        _refuse_without_weights(folder)
+        _refuse_without_weights(names)
     listed = _object((folder / INDEX).read_bytes(), INDEX).get("weight_map")
     if not isinstance(listed, dict):
         raise _Fault(INDEX, "it has no weight_map")
@@ -139,7 +162,7 @@ def _weight_map(folder: Path, names: set[str]) -> dict[str, list[str] | None]:
     return shards
 
 
-def _check_shard_name(tensor: str, shard: object, names: set[str]) -> None:
+def _check_shard_name(tensor: str, shard: object, names: Set[str]) -> None:
     if not isinstance(shard, str) or Path(shard).name != shard:
         raise _Fault(INDEX, f"{shown(tensor)} is not mapped to a file's name")
     if not shard.endswith(".safetensors"):
@@ -148,15 +171,14 @@ def _check_shard_name(tensor: str, shard: object, names: set[str]) -> None:
         raise _Fault(shard, f"it is missing, though {INDEX} names it")
 
 
-def _refuse_without_weights(folder: Path) -> NoReturn:
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
-    for name in pickles:
+def _refuse_without_weights(names: Set[str]) -> NoReturn:
+    for name in sorted(name for name in names if Path(name).suffix in PICKLE_SUFFIXES):
         reason = "pickle runs code when read; convert the checkpoint to safetensors"
         raise _Fault(name, reason)
     raise _Fault(SINGLE, f"it is missing, and so is {INDEX}")
 
 
-def _shard(path: Path, note: Callable[[bytes], None]) -> Mapping[str, ShardTensor]:
+def _shard(path: Path, note: Callable[[bytes], None], samples: int) -> Mapping[str, ShardTensor]:
     """A shard's tensors by name; its name, size, header and samples go into the digest."""
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -164,15 +186,16 @@ def _shard(path: Path, note: Callable[[bytes], None]) -> Mapping[str, ShardTenso
         file.seek(0)
         note(f"\0{path.name}\0{size_bytes}\0".encode())
         note(file.read(header_bytes))
-        _note_samples(file, list(tensors.values()), note)
+        if samples:
+            _note_samples(file, list(tensors.values()), samples, note)
     return tensors
 
 
 def _note_samples(
-    file: BufferedReader, tensors: list[ShardTensor], note: Callable[[bytes], None]
+    file: BufferedReader, tensors: list[ShardTensor], samples: int, note: Callable[[bytes], None]
 ) -> None:
     """The first bytes of evenly chosen tensors: models of one layout differ in nothing else."""
-    for tensor in tensors[:: -(-len(tensors) // SAMPLES) or 1]:
+    for tensor in tensors[:: -(-len(tensors) // samples) or 1]:
         file.seek(tensor.entry.begin)
         note(file.read(min(SAMPLE_BYTES, tensor.entry.size_bytes)))
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TypeVar
 
@@ -75,6 +75,10 @@ class Held:
             raise TooManyAttempts(attempts=MAX_ATTEMPTS)
         self.lease.check()
         return True
+
+    def tell(self, name: str, data: Mapping[str, object]) -> None:
+        """An event of this job."""
+        self._events.publish(self.job.id, name, data)
 
     def succeed(self, result: JobResult) -> None:
         self._close(lambda: self._finish("succeeded", result=result))

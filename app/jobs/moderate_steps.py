@@ -13,7 +13,8 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.hub_errors import (
-    HubFileCorrupt,
+    HubNotWanted,
+    NotInCache,
     RepositoryGated,
     RepositoryNotFound,
     RevisionNotFound,
@@ -28,7 +29,14 @@ from app.jobs.patched_files import content_id
 from app.jobs.retrieve import read_report
 from app.jobs.submit import JobRequest, submit
 
-UNREADABLE = (RepositoryNotFound, RepositoryGated, RevisionNotFound, HubFileCorrupt)
+UNREADABLE = (
+    RepositoryNotFound,
+    RepositoryGated,
+    RevisionNotFound,
+    NotInCache,
+    HubNotWanted,
+    JobFault,  # of a file that is not what the hub says, or a hub that refuses
+)
 """Faults of the repository as a whole: nothing is known about the adapter."""
 
 

@@ -277,6 +277,12 @@ class Events(Protocol):
 class Models(Protocol):
     """The models that jobs may name."""
 
+    def is_remote(self, model_id: str, *, field: str) -> bool:
+        """Whether only a worker can look at the model, because it would come from a hub.
+
+        Raises InvalidField, ModelNotAllowed.
+        """
+
     def checkpoint(self, model_id: str, *, field: str) -> Checkpoint:
         """Raises InvalidField, UnknownModel or CheckpointRefused, each naming `field`."""
 

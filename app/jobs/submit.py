@@ -94,10 +94,15 @@ def check_request(
 ) -> None:
     """All about a request that needs no tensor's bytes; `modules` are the adapter's, if any.
 
+    Where a model is remote, what needs it waits for the worker, which checks everything again.
+
     Raises UnknownModel, CheckpointRefused, ModulesNotInModel, ModelShapesDiffer,
     AdapterShapesDiffer, InvalidField, and what `check_measure`, `check_recipe` and `check_salora`
     raise.
     """
+    if remote_models(request, models):
+        _check_without_models(request, modules)
+        return
     chat = models.checkpoint(request.chat_model, field="chat_model")
     of_chat = (request.chat_model, chat, modules)
     if isinstance(request.recipe, MeasureRecipe):
@@ -110,6 +115,41 @@ def check_request(
         check_salora(request.method, *of_chat, records)
     if request.method.needs_base or request.base_model is not None:
         _check_pair(request, modules, chat, models)
+
+
+def remote_models(request: JobRequest | Job, models: Models) -> list[str]:
+    """The models of a request that only a worker can look at. Raises InvalidField,
+    ModelNotAllowed."""
+    named = [("chat_model", request.chat_model), ("base_model", request.base_model)]
+    judging = getattr(request.recipe, "judging", None)
+    if judging is not None and judging.guard_model is not None:
+        named.append(("guard_model", judging.guard_model))
+    return [name for field, name in named if name and models.is_remote(name, field=field)]
+
+
+def check_job(job: Job, *, models: Models, records: Records) -> None:
+    """As `check_request`, by a worker, for whom no model is remote."""
+    adapter = None if job.adapter is None else records.adapter(job.adapter)
+    request = JobRequest(
+        job.kind,
+        job.adapter,
+        job.base_model,
+        job.chat_model,
+        job.method,
+        job.modules,
+        job.recipe,
+    )
+    modules = adapter.modules if adapter else None
+    check_request(request, modules, models=models, records=records)
+
+
+def _check_without_models(request: JobRequest, modules: Sequence[StoredModule] | None) -> None:
+    if request.kind in WITHOUT_METHOD:
+        return
+    if request.method.needs_base:
+        _ = request.models
+    if request.kind != "alignment":
+        check_count(request.method, given(modules))
 
 
 def _check_pair(

@@ -1,0 +1,138 @@
+"""`HubReader` on `huggingface_hub`."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from huggingface_hub import ModelInfo, hf_hub_url
+from huggingface_hub.hf_api import RepoSibling
+
+from app.domain.errors import InvalidField
+from app.intake.model_ids import is_hub_id, is_revision
+from app.jobs.hub_ports import HubCommit, HubFile
+from app.storage.hub.ranges import RangesNotServed, RemoteFile, Transfer, Watch
+from app.storage.hub.session import Asked, HubSession, explained
+from app.storage.hub.sparse import SparseFile
+
+INFO_TIMEOUT_S = 30.0
+
+
+def unwatched(_: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Hub:
+    """`HubReader`. The API's process, a worker and the command line use it alike."""
+
+    session: HubSession = field(default_factory=HubSession)
+    connections: int = 8
+
+    def commit(self, repo_id: str, revision: str | None, *, field: str) -> HubCommit:
+        """Raises InvalidField, and what `explained` raises."""
+        if not is_hub_id(repo_id):
+            raise InvalidField(field=field, reason="is not org/name in the Hub's letters")
+        if revision is not None and not is_revision(revision):
+            raise InvalidField(field=field, reason="its revision is no branch, tag or commit")
+        with explained(Asked(field, repo_id, revision)):
+            info = self.session.api.model_info(
+                repo_id, revision=revision, files_metadata=True, timeout=INFO_TIMEOUT_S
+            )
+        return _commit(info, Asked(field, repo_id, revision))
+
+    def download(self, commit: HubCommit, file: HubFile, into: Path) -> None:
+        """Raises HubFileCorrupt, and what `explained` raises."""
+        local = SparseFile(into, file.size_bytes)
+        try:
+            self.fetch_whole(commit, file, local, unwatched)
+        finally:
+            local.close()
+            into.with_name(f"{into.name}.parts").unlink(missing_ok=True)
+
+    def fetch_whole(
+        self, commit: HubCommit, file: HubFile, local: SparseFile, watch: Watch
+    ) -> None:
+        """What is missing of a file, and its digest checked. Raises as `download`."""
+        self.fetch(commit, file, local, [(0, file.size_bytes)], watch)
+        if not local.is_verified:
+            if fault := digest_fault(file, local):
+                local.forget()
+                raise self.remote(commit, file).corrupt(fault)
+            local.note_verified()
+
+    def fetch(
+        self,
+        commit: HubCommit,
+        file: HubFile,
+        local: SparseFile,
+        wanted: list[tuple[int, int]],
+        watch: Watch,
+    ) -> None:
+        """What is missing of these ranges; all of the file, where the hub serves no ranges."""
+        missing = local.missing(wanted)
+        if not missing:
+            return
+        transfer = Transfer(self.session, self.remote(commit, file), local, self.connections)
+        try:
+            transfer.fetch(missing, watch)
+        except RangesNotServed:
+            Transfer(self.session, self.remote(commit, file), local).fetch_whole(watch)
+
+    def remote(self, commit: HubCommit, file: HubFile) -> RemoteFile:
+        endpoint = self.session.api.endpoint
+        url = hf_hub_url(commit.repo_id, file.name, revision=commit.sha, endpoint=endpoint)
+        asked = Asked("hub", commit.repo_id, commit.sha, file.name)
+        return RemoteFile(url, file.size_bytes, asked)
+
+
+@dataclass(frozen=True)
+class ClientsHub:
+    """`HubReader` for whoever may import adapters: a client does not see by the service's token
+    what it could not see by itself, unless the operator says so."""
+
+    with_token: Sequence[str]  # shell-style patterns of repositories
+    endpoint: str | None = None
+
+    def commit(self, repo_id: str, revision: str | None, *, field: str) -> HubCommit:
+        """Raises as `Hub.commit`."""
+        return self._hub(repo_id).commit(repo_id, revision, field=field)
+
+    def download(self, commit: HubCommit, file: HubFile, into: Path) -> None:
+        """Raises as `Hub.download`."""
+        self._hub(commit.repo_id).download(commit, file, into)
+
+    def _hub(self, repo_id: str) -> Hub:
+        is_trusted = any(fnmatchcase(repo_id, pattern) for pattern in self.with_token)
+        return Hub(HubSession(self.endpoint, None if is_trusted else False))
+
+
+def _commit(info: ModelInfo, asked: Asked) -> HubCommit:
+    if info.sha is None:
+        raise InvalidField(field=asked.field, reason="the hub does not say its commit")
+    files = [_file(sibling) for sibling in info.siblings or []]
+    return HubCommit(info.id, info.sha, files)
+
+
+def _file(sibling: RepoSibling) -> HubFile:
+    sha256 = sibling.lfs.sha256 if sibling.lfs else None
+    blob_id = None if sha256 else sibling.blob_id
+    return HubFile(sibling.rfilename, sibling.size or 0, blob_id, sha256)
+
+
+def digest_fault(file: HubFile, local: SparseFile) -> str | None:
+    """What is wrong with a whole file, by the digest that the hub says it has."""
+    if file.sha256:
+        found, what, expected = local.sha256(), "SHA-256", file.sha256
+    elif file.blob_id:
+        found, what, expected = _git_blob_id(local), "git blob id", file.blob_id
+    else:
+        return None
+    return None if found == expected else f"its {what} is {found}, the hub says {expected}"
+
+
+def _git_blob_id(local: SparseFile) -> str:
+    """As git computes it; SHA-1 is what git has, and here it only tells damage."""
+    digest = hashlib.sha1(f"blob {local.size_bytes}\0".encode(), usedforsecurity=False)
+    digest.update(local.read(0, local.size_bytes))
+    return digest.hexdigest()
