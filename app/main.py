@@ -160,7 +160,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     )
     desk = _moderator(services, settings)
     acts = [(partial(act, services, settings), every_s) for act, every_s in rounds]
-    acts += [(partial(_moderate, desk), settings.moderate_every_s)] * (MODERATORS if desk else 0)
+    if desk is not None:
+        acts += [(partial(_moderate, desk), settings.moderate_every_s)] * MODERATORS
     tasks = [asyncio.create_task(_for_ever(act, every_s)) for act, every_s in acts]
     try:
         yield
