@@ -158,7 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         (_reconcile, settings.reconcile_every_s),
         (_collect, settings.gc_every_s),
     )
-    desk = _moderator(services, settings)
+    desk = moderator(services, settings)
     acts = [(partial(act, services, settings), every_s) for act, every_s in rounds]
     if desk is not None:
         acts += [(partial(_moderate, desk), settings.moderate_every_s)] * MODERATORS
@@ -195,7 +195,7 @@ def _moderate(desk: Moderator) -> None:
     moderate(desk)
 
 
-def _moderator(services: Services, settings: Settings) -> Moderator | None:
+def moderator(services: Services, settings: Settings) -> Moderator | None:
     """None where no hub calls. It reads by the service's own token, because the repositories are
     those that the operator's policy names."""
     if services.policy is None or not settings.hub:
