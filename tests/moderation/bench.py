@@ -156,6 +156,8 @@ class Bench:
         self.http.close()
         self.services.records.close()
         self.services.verdicts.close()
+        self.services.keys.close()
+        self.runtime.desk.records.close()
 
 
 def _name(key: str) -> str:
