@@ -25,6 +25,7 @@ from app.api import (
     results,
     schema_pages,
     verdicts,
+    webhooks,
 )
 from app.api.body_limit import BodyLimit, Pace
 from app.api.outer import Outer
@@ -34,11 +35,13 @@ from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
 from app.domain.access import Quotas
 from app.domain.errors import Unavailable
+from app.jobs.deliver import Sender
 from app.jobs.hub_ports import HubReader
 from app.jobs.moderate import moderate
 from app.jobs.moderator import Moderator
 from app.jobs.submit import reconcile
 from app.storage.artifacts import ObjectArtifacts
+from app.storage.callbacks import HttpPoster
 from app.storage.events import RedisEvents
 from app.storage.hub.reader import ClientsHub, Hub
 from app.storage.hub.writer import HfWriter
@@ -48,6 +51,7 @@ from app.storage.models import FolderModels
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
 from app.storage.verdicts import SqlVerdicts
+from app.storage.webhooks import SqlWebhooks
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.settings = settings
-    for module in (adapters, patch, jobs, results, alignments, datasets, hooks, verdicts):
+    for module in (adapters, patch, jobs, results, alignments, datasets, webhooks, hooks, verdicts):
         app.include_router(module.router)
     for module in (schema_pages, health):
         app.include_router(module.router)
@@ -110,7 +114,9 @@ def wire(settings: Settings) -> Services:
         open_door=_open_door(settings),
         verdicts=SqlVerdicts(settings.resolved_database_url),
         hook=Hook(settings.hook_secrets) if settings.hook_secrets else None,
-        policy=PolicyFile(settings.policy) if settings.policy else None,
+        policy=PolicyFile(settings.policy) if settings.policy and settings.hub else None,
+        webhooks=SqlWebhooks(settings.resolved_database_url),
+        callbacks=settings.callback_rules,
     )
 
 
@@ -163,12 +169,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if desk is not None:
         acts += [(partial(_moderate, desk), settings.moderate_every_s)] * MODERATORS
     tasks = [asyncio.create_task(_for_ever(act, every_s)) for act, every_s in acts]
+    poster = HttpPoster(services.callbacks, proxy=settings.webhook_proxy)
+    sender = Sender(services.webhooks, poster)
+    tasks.append(asyncio.create_task(sender.run(settings.webhook_every_s)))
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        poster.close()
 
 
 async def _for_ever(act: "partial[None]", every_s: float) -> None:

@@ -1,7 +1,7 @@
 """Who asks, and whether they may.
 
-Routes take `ReadServices`, `SubmitServices` or `TranscriptServices`: the services as the caller's
-tenant has them, so that no route can forget to look whose something is.
+Routes take `ReadServices`, `SubmitServices`, `TranscriptServices` or `AdminServices`: the services
+as the caller's tenant has them, so that no route can forget to look whose something is.
 """
 
 from collections.abc import Callable
@@ -67,6 +67,7 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
             records=services.records.of(caller.tenant),
             verdicts=services.verdicts.of(caller.tenant),
             tenant=caller.tenant,
+            webhooks=services.webhooks.of(caller.tenant),
             quotas=quotas,
         )
 
@@ -76,3 +77,4 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
 ReadServices = Annotated[Services, Depends(_services_for("read"))]
 SubmitServices = Annotated[Services, Depends(_services_for("submit"))]
 TranscriptServices = Annotated[Services, Depends(_services_for("transcripts"))]
+AdminServices = Annotated[Services, Depends(_services_for("admin"))]

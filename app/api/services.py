@@ -8,10 +8,12 @@ from fastapi import Depends, Request
 
 from app.api.policy_file import PolicyFile
 from app.domain.access import DEFAULT_TENANT, Quotas
+from app.domain.callback import CallbackRules
 from app.jobs.hub_ports import HubReader
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
 from app.jobs.verdict_ports import Verdicts
+from app.jobs.webhook_ports import Webhooks
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Services:
     limiter: Limiter
     quotas: Quotas  # of each tenant
     open_door: OpenDoor | None  # None where keys are needed
+    webhooks: Webhooks
+    callbacks: CallbackRules  # where webhooks may go
     verdicts: Verdicts
     hook: Hook | None = None  # None where no hub calls
     policy: PolicyFile | None = None
@@ -57,6 +61,7 @@ class Services:
             records=self.records,
             artifacts=self.artifacts,
             events=self.events,
+            webhooks=self.webhooks,
             staging_dir=self.staging_dir,
             dry_run=dry_run,
         )

@@ -7,7 +7,7 @@ AdapterSafetyError
 |   |-- MissingFile, UnexpectedFile, PickleRefused, UnsafeArchive
 |   |-- MalformedSafetensors, TensorRefused, EmptyAdapter
 |   |-- ConfigRefused, RankMismatch, UnsupportedAdapter
-|   |-- InvalidField
+|   |-- InvalidField, CallbackRefused (`webhook_errors`)
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- RepositoryNotFound, RepositoryGated, RevisionNotFound, NotInCache, HubNotWanted
 |   |   (`hub_errors`)
@@ -20,8 +20,10 @@ AdapterSafetyError
 |                           HookSecretMissing, HookSecretWrong (`verdict_errors`)
 |-- TooMany                 RateLimited, QuotaExceeded
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there),
-|                           DatasetNotFound, PartNotFound; VerdictNotFound, HookNotConfigured
-|-- Conflict                JobNotFinished, JobAlreadyFinished; VerdictNotRetryable, PushedMeanwhile
+|                           DatasetNotFound, PartNotFound, WebhookNotFound, DeliveryNotFound,
+|                           VerdictNotFound, HookNotConfigured
+|-- Conflict                JobNotFinished, JobAlreadyFinished, WebhookDisabled, TooManyWebhooks,
+|                           VerdictNotRetryable, PushedMeanwhile
 |-- JobFault                found while a job ran; the job fails with it
 |   |-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
 |   |-- ResponsesCutOff, NonFiniteLoss, OutOfMemory

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from app.domain.access import DEFAULT_TENANT
 from app.domain.job import Fault
 from app.domain.policy import BRANCHES, HUB_ACTIONS, ActionKind, Plan, VerdictName
+from app.domain.webhook import EventType
 
 VerdictState = Literal["received", "importing", "submitting", "waiting", "judged", "acting", "done"]
 """What it is at: each state is one step that may be done twice. `waiting` is for its job."""
@@ -17,7 +18,7 @@ run would have done. `skipped`: there was no more reason to."""
 
 STATES: tuple[VerdictState, ...] = get_args(VerdictState)
 OPEN_ACTIONS: frozenset[ActionState] = frozenset({"pending", "begun"})
-EVENT = "verdict.issued"
+EVENT: EventType = "verdict.issued"
 
 
 @dataclass(frozen=True)
