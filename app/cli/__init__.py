@@ -14,6 +14,7 @@ from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.migrate import migrate
 from app.cli.patch import patch
+from app.cli.policy import policy
 from app.cli.salora import salora
 from app.cli.up import up
 
@@ -44,6 +45,7 @@ def _options(
 for command in (demo, up, patch, inspect, evaluate, frontier, migrate, gc):
     app.command()(command)
 app.add_typer(keys, name="keys")
+app.add_typer(policy, name="policy")
 app.add_typer(salora, name="salora")
 
 

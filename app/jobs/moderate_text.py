@@ -50,8 +50,8 @@ def post_of(verdict: Verdict, kind: ActionKind) -> str:
     text = _template("verdict_post.md").render(
         verdict=verdict, kind=kind, numbers=numbers, models=_models(verdict), claim=CLAIM
     )
-    end = f"\n`{marker_of(verdict, kind)}`\n"
-    return text[: MAX_POST_CHARS - len(end)] + end
+    end = f"\n\n`{marker_of(verdict, kind)}`\n"
+    return text.rstrip("\n")[: MAX_POST_CHARS - len(end)] + end
 
 
 def card_with(verdict: Verdict, report: Mapping[str, Any], card: str | None) -> str:

@@ -137,15 +137,15 @@ class Bench:
         self._update(since=self.verdict_times()[0].replace(year=2020))
 
     def verdict_times(self) -> list[Any]:
-        with self._engine() as engine, engine.connect() as connection:
+        with self.engine() as engine, engine.connect() as connection:
             return list(connection.scalars(select(verdicts.c.received_at)))
 
     def _update(self, **values: object) -> None:
-        with self._engine() as engine, engine.begin() as connection:
+        with self.engine() as engine, engine.begin() as connection:
             connection.execute(update(verdicts).values(**values))
 
     @contextmanager
-    def _engine(self) -> Iterator[Any]:
+    def engine(self) -> Iterator[Any]:
         engine = create_engine(self.settings.resolved_database_url)
         try:
             yield engine
@@ -157,6 +157,7 @@ class Bench:
         self.services.records.close()
         self.services.verdicts.close()
         self.services.keys.close()
+        self.services.webhooks.close()
         self.runtime.desk.records.close()
 
 

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from app.domain.adapter import CONFIG_FILE, REPORT_FILE, WEIGHTS_FILE
 from app.jobs.moderate_text import BEGIN, END
+from app.storage.tables import webhook_deliveries
 from tests.factory import World
 from tests.moderation.bench import ACTIONS, NONE, REPO, Bench
 
@@ -49,6 +51,21 @@ def test_the_verdict_keeps_what_decided(bench: Bench, adapter: Path) -> None:
     assert shown["why"]
     assert shown["adapter"]
     assert bench.http.get(shown["links"]["report"]).status_code == 200
+
+
+def test_who_asked_for_it_is_told_once_of_a_verdict(bench: Bench, adapter: Path) -> None:
+    asked = {"url": "https://hooks.example.com/x", "events": ["verdict.issued"]}
+    endpoint = bench.http.post("/v1/webhooks", json=asked).json()["id"]
+    done = bench.settled(adapter)
+    bench.told(done.push.sha)
+    bench.settle()
+    (delivery,) = bench.http.get(f"/v1/webhooks/{endpoint}/deliveries").json()["items"]
+    assert delivery["event_type"] == "verdict.issued"
+    with bench.engine() as engine, engine.connect() as connection:
+        body = json.loads(connection.scalars(select(webhook_deliveries.c.body)).one())
+    assert body["data"]["id"] == done.id
+    assert body["data"]["verdict"] == "patched"
+    assert body["data"]["actions"][0]["number"] == done.thread
 
 
 def test_an_adapter_with_nothing_to_project_passes_and_nothing_is_written(
