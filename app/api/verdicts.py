@@ -85,8 +85,9 @@ def show_verdict(verdict_id: str, services: ReadServices) -> EvidenceOut:
 @router.post("/verdicts/{verdict_id}/retry", status_code=202)
 def retry_verdict(verdict_id: str, services: SubmitServices, response: Response) -> EvidenceOut:
     """Begin one that ended inconclusive again, under the policy that is in force now."""
-    response.headers["Location"] = verdict_path(verdict_id)
-    return EvidenceOut.of(services.verdicts.retry(verdict_id))
+    begun = services.verdicts.retry(verdict_id)
+    response.headers["Location"] = verdict_path(begun.id)
+    return EvidenceOut.of(begun)
 
 
 @router.get("/policy")

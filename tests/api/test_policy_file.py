@@ -1,6 +1,7 @@
 """Policy files: read strictly, each fault by its place in the file."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ def test_a_short_policy_does_nothing_but_look() -> None:
     assert (policy.tenant, policy.dry_run, policy.gate) == ("default", False, None)
     assert policy.repositories.branches == ("main",)
     assert policy.plan("acme/x", "org/seven").actions_for("review") == ()
+
+
+def test_the_documented_policy_is_sound() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "moderation-bot.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    policy = parse_policy(block.encode())
+    assert policy.dry_run
+    plan = policy.plan("acme/x", "meta-llama/Llama-2-7b-chat-hf")
+    assert plan.base_model == "meta-llama/Llama-2-7b-hf"
+    assert plan.actions_for("patched") == ("pull_request", "webhook")
 
 
 def test_the_version_is_the_digest_of_the_file() -> None:
@@ -70,7 +81,7 @@ def test_method_and_gate_are_those_of_a_job() -> None:
         ({"require": "no_worse"}, "gate", "is missing"),
         ({"gate": {"harmful": "a"}}, "require", "is missing"),
         ({"require": "no_worse", "gate": {}}, "gate.harmful", "required"),
-        ({"thresholds": {"max_projected_fraction": 2}}, "thresholds.max_projected_fraction", "0, 1"),
+        ({"thresholds": {"min_kept_pdst": 2}}, "thresholds.min_kept_pdst", "[0, 1]"),
         ({"thresholds": {"max_projected": 1}}, "thresholds.max_projected", "Extra inputs"),
         ({"actions": {"passed": []}}, "actions.passed", "Extra inputs"),
         ({"actions": {"pass": ["shout"]}}, "actions.pass[0]", "Input should be"),

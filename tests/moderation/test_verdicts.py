@@ -99,6 +99,7 @@ def test_a_tenant_sees_its_own_alone(bench: Bench) -> None:
 def test_what_is_no_verdict_is_not_found(bench: Bench, name: str) -> None:
     answer = bench.http.get(f"/v1/verdicts/{name}")
     assert (answer.status_code, answer.json()["title"]) == (404, "No such verdict")
+    assert bench.http.post(f"/v1/verdicts/{name}/retry").status_code == 404
 
 
 def test_a_verdict_under_way_is_not_to_be_retried(bench: Bench) -> None:
