@@ -15,7 +15,7 @@ LAYERS, SHARD_SIZE = 4, "900KB"
 
 @dataclass(frozen=True)
 class HubWorld:
-    """The same in folders under `root` (`root/local/base`, ...) and on the hub (`org/base`, ...)."""
+    """The same in folders (`root/local/base`, ...) and on the hub (`org/base`, ...)."""
 
     root: Path
 
