@@ -20,6 +20,7 @@ from app.storage.tables import metadata
 from tests.chat_models import save_chat_model, save_with_a_letter_that_breaks
 from tests.factory import World, make_world
 from tests.hub.fixtures import local_hub as local_hub
+from tests.hub_models import HubWorld, make_hub_world
 from tests.servers import RedisServer, S3Server
 from tests.service import Service, running
 
@@ -52,6 +53,12 @@ def model_root(llama_world: World) -> Path:
     talk = save_chat_model(llama_world.base.parent / "talk")
     save_with_a_letter_that_breaks(talk, llama_world.base.parent / "breaks")
     return llama_world.base.parent
+
+
+@pytest.fixture(scope="session")
+def hub_world(tmp_path_factory: pytest.TempPathFactory) -> HubWorld:
+    """What tests put on a hub; read only."""
+    return make_hub_world(tmp_path_factory.mktemp("hub-world"))
 
 
 @pytest.fixture(scope="session")

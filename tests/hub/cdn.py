@@ -42,7 +42,7 @@ class Cdn:
         blob = self.store.find(sha256)
         if blob is None:
             raise errors.not_found()
-        sending = plan(blob, call.request.range, self.faults, repo, file)
+        sending = plan(blob, call.request, self.faults)
         sending.headers["ETag"] = f'"{sha256}"'
         return sending
 

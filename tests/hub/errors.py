@@ -1,6 +1,7 @@
 """What the Hub refuses, with the status, the code and the words by which its client knows it.
 
 HubError
+├── moved               307
 ├── repo_not_found      401 without a token, 404 with one
 ├── bad_token           401
 ├── gated               401 without a token, 403 with one
@@ -14,19 +15,33 @@ HubError
 
 class HubError(Exception):
     def __init__(
-        self, status: int, message: str, code: str | None = None, commit: str | None = None
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        commit: str | None = None,
+        location: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.commit = status, message, code, commit
+        self.location = location
 
     @property
     def headers(self) -> dict[str, str]:
         told = {"X-Error-Message": self.message}
+        if self.location:
+            told = {"Location": self.location}
         if self.code:
             told["X-Error-Code"] = self.code
         if self.commit:
             told["X-Repo-Commit"] = self.commit
         return told
+
+
+def moved(location: str) -> HubError:
+    """To the repository's new name, on the same host."""
+    message = f"Temporary Redirect. Redirecting to {location}"
+    return HubError(307, message, location=location)
 
 
 def repo_not_found(*, known_user: bool) -> HubError:

@@ -24,7 +24,6 @@ def local_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Local
     with LocalHub() as hub:
         go_online(monkeypatch, hub.endpoint, tmp_path / "hub-cache")
         yield hub
-        monkeypatch.undo()
         _forget_connections()
     assert not hub.crashes, "\n".join(hub.crashes)
 

@@ -20,10 +20,10 @@ class Blob:
     git_sha1: str
     size: int  # bytes
 
-    def bytes(self) -> bytes:
+    def read(self) -> bytes:
         return self.path.read_bytes()
 
-    def chunks(self, first: int, count: int) -> Iterator["bytes"]:
+    def chunks(self, first: int, count: int) -> Iterator[bytes]:
         """`count` bytes from offset `first`."""
         with self.path.open("rb") as file:
             file.seek(first)

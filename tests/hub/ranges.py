@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from threading import Event
 
 from tests.hub.faults import Faults
+from tests.hub.log import Request
 from tests.hub.objects import Blob
 
 Range = tuple[int | None, int | None]  # first and last byte, as asked
@@ -67,16 +68,19 @@ def within(wanted: Range, size: int) -> tuple[int, int] | None:
     return (first, end - first) if first < end else None
 
 
-def plan(blob: Blob, wanted: Range | None, faults: Faults, repo: str, file: str) -> Sending:
-    sending = _honest(blob, wanted, bool(wanted and faults.take("ignore_range", repo, file)))
+def plan(blob: Blob, request: Request, faults: Faults) -> Sending:
+    if request.method == "HEAD":  # it has no body for a fault to be in
+        return _honest(blob, request.range)
+    ignored = request.range and faults.take("ignore_range", request.repo, request.file)
+    sending = _honest(blob, None if ignored else request.range)
     if sending.blob is not None:
-        _spoil(sending, faults, repo, file)
+        _spoil(sending, faults, request.repo, request.file)
     return sending
 
 
-def _honest(blob: Blob, wanted: Range | None, ignore_range: bool) -> Sending:
+def _honest(blob: Blob, wanted: Range | None) -> Sending:
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-    if wanted is None or ignore_range:
+    if wanted is None:
         headers["Content-Length"] = str(blob.size)
         return Sending(200, headers, blob, 0, blob.size)
     found = within(wanted, blob.size)
@@ -89,7 +93,7 @@ def _honest(blob: Blob, wanted: Range | None, ignore_range: bool) -> Sending:
     return Sending(206, headers, blob, first, count)
 
 
-def _spoil(sending: Sending, faults: Faults, repo: str, file: str) -> None:
+def _spoil(sending: Sending, faults: Faults, repo: str | None, file: str | None) -> None:
     first, stop = sending.first, sending.first + sending.count
     by = faults.take("wrong_length", repo, file)
     if by is not None:

@@ -114,7 +114,7 @@ def resolve(state: State, call: Call, name: str, rev: str, path: str) -> Answer 
     if state.resolve_cache and not call.raw_path.startswith("/api/"):
         aside = f"/api/resolve-cache/models/{name}/{commit.sha}/{quote(path)}"
         return _redirect(307, aside, headers)
-    sending = plan(entry.blob, call.request.range, state.faults, name, path)
+    sending = plan(entry.blob, call.request, state.faults)
     sending.headers |= {"ETag": headers["ETag"], "X-Repo-Commit": commit.sha}
     return sending
 
@@ -127,7 +127,7 @@ def raw(state: State, call: Call, name: str, rev: str, path: str) -> Answer:
     entry = commit.tree.get(path)
     if entry is None:
         raise errors.entry_not_found(commit.sha)
-    return Answer(body=entry.pointer if entry.lfs else entry.blob.bytes())
+    return Answer(body=entry.pointer if entry.lfs else entry.blob.read())
 
 
 def _file_headers(state: State, repo: Repository, commit: Commit, path: str) -> dict[str, str]:
@@ -214,7 +214,7 @@ def _listed(
 
 def _card(commit: Commit) -> Mapping[str, Any]:
     readme = commit.tree.get("README.md")
-    text = readme.blob.bytes().decode(errors="replace") if readme else ""
+    text = readme.blob.read().decode(errors="replace") if readme else ""
     return card_of(text) or {}
 
 

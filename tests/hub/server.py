@@ -1,11 +1,13 @@
 """The hub, as a test starts, fills and reads it."""
 
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 
 from tests.hub import routes
@@ -49,6 +51,11 @@ class LocalHub:
     @property
     def cdn_endpoint(self) -> str:
         return self.cdn.base
+
+    @property
+    def down(self) -> Event:
+        """While set, the hub answers 503."""
+        return self.faults.down
 
     @property
     def crashes(self) -> list[str]:
@@ -149,7 +156,7 @@ class LocalHub:
         return Entry(self.state.store.put(data), any(fnmatch(path, pattern) for pattern in lfs))
 
     def read(self, name: str, revision: str, path: str) -> bytes:
-        return self.repository(name).resolve(revision).tree[path].blob.bytes()
+        return self.repository(name).resolve(revision).tree[path].blob.read()
 
     def files(self, name: str, revision: str = "main") -> list[str]:
         return sorted(self.repository(name).resolve(revision).tree)
@@ -169,6 +176,13 @@ class LocalHub:
 
     def delete_ref(self, name: str, ref: str) -> None:
         self.move_ref(name, ref, None)
+
+    def rename(self, name: str, new: str) -> None:
+        """The old name leads to the new one, as the Hub has it."""
+        with self.state.lock:
+            repo = self.state.repositories.pop(name)
+            self.state.repositories[new] = dataclasses.replace(repo, name=new)
+            self.state.renamed[name] = new
 
     def delete(self, name: str) -> None:
         with self.state.lock:

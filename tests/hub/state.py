@@ -22,6 +22,7 @@ class State:
     webhooks: Webhooks = field(default_factory=Webhooks)
     base: str = ""  # scheme, host and port, once it runs
     repositories: dict[str, Repository] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)  # old name: new name
     users: dict[str, User] = field(default_factory=dict)  # by token
     lock: RLock = field(default_factory=RLock)
     tree_page: int = 1000  # entries in one page of a tree
@@ -38,6 +39,8 @@ class State:
     def find(self, call: Call, name: str) -> tuple[Repository, User | None]:
         """The repository that a request names, if whoever asks may know of it."""
         user = self.user(call)
+        if name in self.renamed:
+            raise errors.moved(call.target.replace(name, self.renamed[name], 1))
         repo = self.repositories.get(name)
         if repo is None:
             raise errors.repo_not_found(known_user=user is not None)

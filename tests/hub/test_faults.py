@@ -57,6 +57,13 @@ def test_the_client_takes_up_again_where_it_was_cut(hub: LocalHub) -> None:
     assert hub.log.bytes_of(REPO, "large.bin") == len(WEIGHTS) * 50 + 100_000
 
 
+def test_what_has_no_body_does_not_use_up_a_fault(hub: LocalHub) -> None:
+    hub.faults.cut(5, file="config.json")
+    assert httpx.head(f"{hub.endpoint}/{REPO}/resolve/main/config.json").status_code == 200
+    with pytest.raises(httpx.RemoteProtocolError):
+        get(hub, "config.json")
+
+
 def test_a_fault_of_one_file_leaves_the_others_alone(hub: LocalHub) -> None:
     hub.faults.cut(1, file="*.safetensors", times=None)
     assert get(hub, "config.json").content == b"0123456789"
@@ -135,11 +142,11 @@ def test_a_hub_stops_while_a_body_waits() -> None:
 
 
 def test_the_hub_is_down_until_it_is_not(hub: LocalHub) -> None:
-    hub.faults.down.set()
+    hub.down.set()
     with pytest.raises(HfHubHTTPError) as caught:
         api_of(hub).model_info(REPO)
     assert caught.value.response.status_code == 503
-    hub.faults.down.clear()
+    hub.down.clear()
     assert api_of(hub).model_info(REPO).sha
 
 

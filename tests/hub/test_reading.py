@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import httpx
 import pytest
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
@@ -123,6 +124,28 @@ def test_a_git_file_may_lie_behind_a_redirect_on_the_hub_itself(hub: LocalHub) -
     got = api_of(hub, hub.token).hf_hub_download(REPO, "config.json")
     assert Path(got).read_bytes() == b"{}"
     assert hub.log.requests(path="/api/resolve-cache/*")
+
+
+def test_git_itself_has_a_pointer_for_an_lfs_file(hub: LocalHub) -> None:
+    raw = httpx.get(f"{hub.endpoint}/{REPO}/raw/main/deep/er/weights.safetensors").text
+    assert raw.startswith("version https://git-lfs.github.com/spec/v1\noid sha256:")
+    assert raw.endswith(f"size {len(WEIGHTS)}\n")
+
+
+@pytest.mark.parametrize("revision", ["refs/pr/1", "refs%2Fpr%2F1"])
+def test_a_pull_requests_ref_may_be_quoted_in_a_url_or_not(hub: LocalHub, revision: str) -> None:
+    api_of(hub, hub.token).create_pull_request(REPO, "Propose")
+    answer = httpx.get(f"{hub.endpoint}/{REPO}/resolve/{revision}/config.json")
+    assert answer.text == "{}"
+
+
+def test_a_repositorys_old_name_leads_to_its_new_one(hub: LocalHub, tmp_path: Path) -> None:
+    sha = hub.sha(REPO)
+    hub.rename(REPO, "acme/renamed")
+    info = api_of(hub, hub.token).model_info(REPO, files_metadata=True)
+    assert (info.id, info.sha) == ("acme/renamed", sha)
+    folder = Path(api_of(hub).snapshot_download(REPO, cache_dir=tmp_path))
+    assert (folder / "deep/er/weights.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_missing_file_is_an_entry_not_found(hub: LocalHub) -> None:

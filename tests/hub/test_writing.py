@@ -137,15 +137,15 @@ def test_who_may_not_write_may_only_propose(hub: LocalHub) -> None:
         with pytest.raises(HfHubHTTPError) as caught:
             api_of(hub, token).create_commit(REPO, [add("one", b"1")], **change)
         assert caught.value.response.status_code == status
+    reader = api_of(hub, hub.user("y", "read"))
     with pytest.raises(HfHubHTTPError):
-        propose = api_of(hub, hub.user("y", "read")).create_commit
-        propose(REPO, [add("one", b"1")], create_pr=True, **change)
+        reader.create_commit(REPO, [add("one", b"1")], create_pr=True, **change)
 
 
 def test_what_is_not_there_is_not_found(hub: LocalHub) -> None:
     api = api_of(hub, hub.token)
+    gone = [CommitOperationDelete("not-there")]
     with pytest.raises(EntryNotFoundError):
-        gone = [CommitOperationDelete("not-there")]
         api.create_commit(REPO, gone, commit_message="Delete")
     with pytest.raises(RevisionNotFoundError):
         api.create_commit(REPO, [add("1", b"1")], commit_message="Add", revision="nowhere")
@@ -155,8 +155,8 @@ def test_what_is_not_there_is_not_found(hub: LocalHub) -> None:
 
 def test_a_card_that_is_no_yaml_is_refused(hub: LocalHub) -> None:
     api = api_of(hub, hub.token)
+    broken = [add("README.md", b"---\n: [\n---\n")]
     with pytest.raises(ValueError, match="Invalid metadata"):
-        broken = [add("README.md", b"---\n: [\n---\n")]
         api.create_commit(REPO, broken, commit_message="Card")
     with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
         api.create_commit(REPO, [add("README.md", b"# Bare\n")], commit_message="Card")

@@ -35,7 +35,6 @@ class Delivery:
 @dataclass
 class Webhooks:
     deliveries: list[Delivery] = field(default_factory=list)  # in the order of the events
-    paused: bool = False  # while true, events make no deliveries
     _hooks: list[Webhook] = field(default_factory=list)
     _queue: "SimpleQueue[Delivery | None]" = field(default_factory=SimpleQueue)
     _changed: Condition = field(default_factory=Condition)
@@ -56,7 +55,7 @@ class Webhooks:
 
     def tell(self, repo: Repository, base: str, action: str, scope: str, **more: Any) -> None:
         """An event, to every webhook that watches the repository."""
-        for hook in self._hooks if not self.paused else []:
+        for hook in self._hooks:
             if hook.repos is None or repo.name in hook.repos:
                 told = {"event": {"action": action, "scope": scope}, "repo": _repo(repo, base)}
                 self._send(Delivery(hook, told | more | {"webhook": _webhook(hook)}))

@@ -25,6 +25,7 @@ class Call:
     raw_path: str  # still quoted, because a revision may hold slashes
     chunks: Iterator[bytes]  # of the body
     base: str  # scheme, host and port
+    target: str  # path and query, as asked
 
     @property
     def token(self) -> str | None:
@@ -49,7 +50,7 @@ class Answer:
         return Sending(self.status, {**length, **self.headers}), self.body
 
 
-def told(value: Any, status: int = 200, **headers: str) -> Answer:
+def told(value: Any, status: int = 200, /, **headers: str) -> Answer:
     kind = {"Content-Type": "application/json; charset=utf-8"}
     return Answer(status, kind | headers, json.dumps(value).encode())
 
@@ -130,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         wanted = asked(headers.get("range"))
         path = unquote(url.path)
         request = Request(self.server.name, self.command, path, query, headers, wanted)
-        return Call(request, url.path, self._body_chunks(), self.server.base)
+        return Call(request, url.path, self._body_chunks(), self.server.base, self.path)
 
     def _refused(self, refusal: Any) -> Answer:
         error = HubError(refusal.status, f"the test refuses with {refusal.status}")
@@ -185,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _body_chunks(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            while size := int(self.rfile.readline().split(b";")[0], 16):
+            while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
                 yield self.rfile.read(size)
                 self.rfile.readline()
             self.rfile.readline()

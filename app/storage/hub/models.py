@@ -99,7 +99,7 @@ class OpenModels:
 
     def _remote(self, commit: HubCommit, model_id: str, field: str) -> Checkpoint:
         snapshot = self.stack.enter_context(closing(self.of.cache.open(commit)))
-        hub, on_download = self.of.hub, self.on_download
+        hub, on_download = replace(self.of.hub, field=field), self.on_download
         return RemoteCheckpoint(hub, snapshot, model_id, field, on_download).read()
 
 

@@ -20,7 +20,6 @@ from app.storage.hub.sparse import Range, SparseFile, length
 logger = logging.getLogger(__name__)
 
 PIECE_BYTES = 32 << 20  # of one request: a killed process loses at most this of each connection
-CHUNK_BYTES = 1 << 18
 MOST_FAILURES = 6  # in a row, without a byte between them
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 LOOK_S = 0.25  # between two looks at the progress
@@ -176,7 +175,7 @@ class Transfer:
         ) as response:
             self._check(response, wanted)
             left = length([wanted or (0, self.remote.size_bytes)])
-            for chunk in response.iter_raw(CHUNK_BYTES):
+            for chunk in response.iter_raw():  # as they come: a chunk that is waited for is lost
                 if len(chunk) > left:
                     raise self.remote.corrupt("the hub sends more bytes than were asked for")
                 yield chunk

@@ -1,8 +1,9 @@
 """`HubReader` on `huggingface_hub`."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def unwatched(_: int) -> None: ...
 class Hub:
     """`HubReader`. The API's process, a worker and the command line use it alike."""
 
-    session: HubSession = field(default_factory=HubSession)
+    session: HubSession = dataclasses.field(default_factory=HubSession)
     connections: int = 8
+    field: str = "hub.repo_id"  # what errors of a file's bytes name
 
     def commit(self, repo_id: str, revision: str | None, *, field: str) -> HubCommit:
         """Raises InvalidField, and what `explained` raises."""
@@ -82,7 +84,7 @@ class Hub:
     def remote(self, commit: HubCommit, file: HubFile) -> RemoteFile:
         endpoint = self.session.api.endpoint
         url = hf_hub_url(commit.repo_id, file.name, revision=commit.sha, endpoint=endpoint)
-        asked = Asked("hub", commit.repo_id, commit.sha, file.name)
+        asked = Asked(self.field, commit.repo_id, commit.sha, file.name)
         return RemoteFile(url, file.size_bytes, asked)
 
 
