@@ -1,6 +1,8 @@
 """A receiver of webhooks as a customer has one: real HTTP, verified by `standardwebhooks`."""
 
 import json
+import socket
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -123,6 +125,49 @@ def _handler(answer: Callable[[Received], Answer]) -> type[BaseHTTPRequestHandle
             """Tests say what they have to by failing."""
 
     return Handler
+
+
+class TunnelProxy:
+    """A proxy that leads every CONNECT to one port of this machine, and notes what it was asked."""
+
+    def __init__(self, to_port: int) -> None:
+        self.asked: list[str] = []
+        handler = _tunnel(self.asked, to_port)
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "TunnelProxy":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join(CLOSES_WITHIN_S)
+        self._server.server_close()
+
+
+def _tunnel(asked: list[str], to_port: int) -> type[socketserver.StreamRequestHandler]:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline().decode().split()[1])
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            with socket.create_connection(("127.0.0.1", to_port)) as inner:
+                back = threading.Thread(target=_copy, args=(inner, self.connection))
+                back.start()
+                _copy(self.connection, inner)
+                inner.shutdown(socket.SHUT_WR)
+                back.join(CLOSES_WITHIN_S)
+
+    return Handler
+
+
+def _copy(here: socket.socket, there: socket.socket) -> None:
+    while piece := here.recv(65536):
+        there.sendall(piece)
 
 
 def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:

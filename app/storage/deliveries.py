@@ -16,9 +16,9 @@ LOOKED_AT = 100  # candidates at once
 COLUMNS = webhook_deliveries.c
 
 
-def any_due(connection: Connection, now: datetime) -> bool:
+def any_due(connection: Connection, now: datetime, room: Room) -> bool:
     """Asked first, because SQLite's one writer should not be held up for nothing."""
-    return bool(connection.scalar(select(exists().where(_is_due(now)))))
+    return bool(connection.scalar(select(exists().where(_is_due(now), *_has_room(room)))))
 
 
 def claim_due(connection: Connection, now: datetime, *, lease_s: float, room: Room) -> list[Due]:
@@ -53,8 +53,7 @@ def _choose(connection: Connection, now: datetime, room: Room) -> list[int]:
             .where(
                 _is_due(now),
                 COLUMNS.seq.not_in(chosen),
-                COLUMNS.endpoint.not_in(room.full_endpoints),
-                COLUMNS.tenant.not_in(room.full_tenants),
+                *_has_room(room),
             )
             .order_by(COLUMNS.due_at, COLUMNS.seq)
             .limit(LOOKED_AT)
@@ -70,6 +69,13 @@ def _choose(connection: Connection, now: datetime, room: Room) -> list[int]:
 def _is_due(now: datetime) -> ColumnElement[bool]:
     is_free = or_(COLUMNS.lease_until.is_(None), COLUMNS.lease_until <= now)
     return and_(COLUMNS.state == "pending", COLUMNS.due_at <= now, is_free)
+
+
+def _has_room(room: Room) -> tuple[ColumnElement[bool], ...]:
+    return (
+        COLUMNS.endpoint.not_in(room.full_endpoints),
+        COLUMNS.tenant.not_in(room.full_tenants),
+    )
 
 
 def note_attempt(

@@ -161,7 +161,7 @@ class SqlWebhooks:
     def claim_due(self, *, lease_s: float, room: Room) -> list[Due]:
         """Lease what is due and there is room for; see `Webhooks`. Raises Unavailable."""
         with self._database.read() as connection:
-            if not deliveries.any_due(connection, self._clock(connection)):
+            if not deliveries.any_due(connection, self._clock(connection), room):
                 return []
         with self._database.write() as connection:
             now = self._clock(connection)

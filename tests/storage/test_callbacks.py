@@ -17,7 +17,7 @@ from app.domain.signing import new_secret, signed_headers
 from app.domain.webhook import Outcome, event_body
 from app.storage.callbacks import MAX_SHOWN_BYTES, HttpPoster, resolve
 from tests.servers import free_port
-from tests.webhooks_receiver import Answer, Receiver, make_certificate, trusting
+from tests.webhooks_receiver import Answer, Receiver, TunnelProxy, make_certificate, trusting
 
 LOOPBACK = CallbackRules(parse_allowed(["127.0.0.0/8"]))
 PUBLIC = "93.184.216.34"
@@ -283,3 +283,16 @@ def test_through_a_proxy_https_is_a_tunnel_that_the_proxy_may_refuse() -> None:
             "https://a.example/", CallbackRules(), proxy=f"http://127.0.0.1:{proxy.port}"
         )
     assert "501" in str(outcome.error)
+
+
+def test_through_a_proxy_the_certificate_is_still_the_names(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "hooks.example")
+    names, tls = Names(["127.0.0.1"]), trusting(certificate[0])
+    with Receiver(certificate=certificate) as receiver, TunnelProxy(receiver.port) as proxy:
+        parts = {"proxy": proxy.url, "tls": tls, "resolve": names}
+        assert post("https://hooks.example/hook", CallbackRules(), **parts).status == 204
+        refused = post("https://other.example/hook", CallbackRules(), **parts)
+    assert (proxy.asked, names.asked) == (["hooks.example:443", "other.example:443"], [])
+    assert receiver.names == ["hooks.example", "other.example"]
+    assert "certificate verify failed" in str(refused.error).lower()
+    assert len(receiver.received) == 1
