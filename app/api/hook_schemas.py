@@ -9,7 +9,8 @@ from app.domain.verdict import Push
 
 CONTENT = "repo.content"
 MAX_REFS = 100
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,200}$", examples=["acme/adapter"])]
+PART = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
+Name = Annotated[str, Field(pattern=rf"^{PART}(/{PART})?$", examples=["acme/adapter"])]
 Token = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]  # an id that the hub made
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$", examples=["0" * 40])]
 Ref = Annotated[str, Field(pattern=r"^refs/[!-~]{1,240}$", examples=["refs/heads/main"])]

@@ -36,6 +36,8 @@ def moderate(desk: Moderator) -> int:
     """Bring verdicts on until none is due; how many steps that were. Raises Unavailable where the
     database does not answer."""
     for done in range(AT_ONCE):
+        if desk.stopping.is_set():
+            return done
         verdict = desk.verdicts.claim(lease_s=desk.lease_s)
         if verdict is None:
             return done

@@ -8,7 +8,7 @@ from pathlib import Path
 from app.domain.adapter import README_FILE
 from app.domain.errors import Conflict, JobFault, NotFound, Refused
 from app.domain.policy import ActionKind
-from app.domain.verdict import Action, Verdict
+from app.domain.verdict import Action, Push, Verdict
 from app.domain.verdict_errors import PushedMeanwhile
 from app.jobs.moderate_text import card_with, marker_of, post_of, title_of
 from app.jobs.moderator import Moderator
@@ -105,11 +105,26 @@ def _earlier(verdict: Verdict, action: Action, desk: Moderator) -> Posted | None
 
 def _moot(verdict: Verdict, action: Action, desk: Moderator) -> str | None:
     """Why there is no more reason to write; None where there is."""
+    if reason := _stopped(verdict, desk):
+        return reason
     if desk.verdicts.has_newer(verdict):
         return "the branch was pushed to again: a newer verdict takes its place"
-    if action.kind != "pull_request":
+    return _stale(verdict.push, desk) if action.kind == "pull_request" else None
+
+
+def _stopped(verdict: Verdict, desk: Moderator) -> str | None:
+    """The plan is kept, but a policy that takes less by now holds at once: so a bot is stopped."""
+    policy, push = desk.policy(), verdict.push
+    if policy is None:
         return None
-    push = verdict.push
+    if policy.dry_run:
+        return "the policy is a dry run by now"
+    reason = policy.refusal(push.repo, push.ref)
+    return reason and f"by now {reason}"
+
+
+def _stale(push: Push, desk: Moderator) -> str | None:
+    """Raises what `HubReader.commit` raises."""
     if push.branch != MAIN:
         return f"the hub opens pull requests to {MAIN} only, not to {push.branch}"
     head = desk.reader.commit(push.repo, push.branch, field=FIELD).sha

@@ -5,6 +5,7 @@ from dataclasses import replace
 from app.domain.adapter import CONFIG_FILE, StoredAdapter
 from app.domain.errors import (
     AdapterSafetyError,
+    InvalidField,
     JobFault,
     JobNotFound,
     MissingFile,
@@ -35,6 +36,7 @@ UNREADABLE = (
     RevisionNotFound,
     NotInCache,
     HubNotWanted,
+    InvalidField,  # of a name that is no repository's
     JobFault,  # of a file that is not what the hub says, or a hub that refuses
 )
 """Faults of the repository as a whole: nothing is known about the adapter."""
@@ -47,10 +49,11 @@ def conclude(
     why: str,
     error: AdapterSafetyError | None = None,
 ) -> Verdict:
-    """Judged before there was a report; by the policy in force, where none was looked up yet."""
-    plan, policy = verdict.plan, desk.policy()
-    if plan is None and policy is not None:
-        plan = policy.plan(verdict.push.repo, verdict.base_name)
+    """Judged before there was a report; by the policy in force, where none was looked up yet. One
+    that the policy does not take has no plan, so nothing follows from it."""
+    plan, policy, push = verdict.plan, desk.policy(), verdict.push
+    if plan is None and policy is not None and policy.refusal(push.repo, push.ref) is None:
+        plan = policy.plan(push.repo, verdict.base_name)
     fault = None if error is None else Fault.of(error)
     return replace(verdict, plan=plan).judged(name, why, fault)
 

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.domain.errors import Unavailable
@@ -35,6 +35,7 @@ class Moderator:
     staging_dir: Path
     max_upload_bytes: int
     lease_s: float
+    stopping: threading.Event = field(default_factory=threading.Event)  # set: no further step
 
     def policy_in_force(self) -> Policy:
         """Raises Unavailable where there is none yet."""

@@ -40,10 +40,13 @@ def test_a_push_becomes_a_pull_request_with_no_human(
             hub.create(REPO)
             names = (CONFIG_FILE, WEIGHTS_FILE)
             hub.commit(REPO, {n: (llama_world.adapter / n).read_bytes() for n in names})
+            settled(service.url)
+            deliveries = hub.webhooks.wait()  # of our pull request, too
             found = settled(service.url)
-        deliveries = hub.webhooks.wait()
         assert not hub.crashes
     assert {each.status for each in deliveries} == {202}
+    refs = [ref["ref"] for each in deliveries for ref in each.payload.get("updatedRefs", ())]
+    assert "refs/pr/1" in refs
     (talk,) = hub.discussions(REPO)
     assert talk.is_pull_request
     by_verdict = sorted((each["verdict"], each["why"]) for each in found)

@@ -118,6 +118,8 @@ def test_a_narrower_scope_that_is_new_is_read_as_its_parent(bench: Bench) -> Non
     [
         ("event", None),
         ("repo.name", "not a name\x00"),
+        ("repo.name", "acme/../../etc"),
+        ("repo.name", "a/b/c"),
         ("repo.id", 3),
         ("webhook.version", 2),
         ("webhook.id", ""),

@@ -168,6 +168,46 @@ def test_a_newer_verdict_takes_the_place_of_an_older_ones_writes(
     assert len(bench.hub.discussions(REPO)) == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dry_run": True}, "the policy is a dry run by now"),
+        ({"repositories": {"include": ["other/*"]}}, "by now the policy does not take this"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_takes_less_by_now_stops_what_is_under_way(
+    bench: Bench, adapter: Path, changes: dict[str, Any], reason: str
+) -> None:
+    verdict_id = bench.told(bench.push(adapter))
+    bench.step()
+    bench.work()
+    bench.write_policy(**changes)
+    bench.settle()
+    done = bench.verdict(verdict_id)
+    assert (done.verdict, done.actions[0].state) == ("patched", "skipped")
+    assert reason in done.actions[0].note
+    assert bench.hub.discussions(REPO) == []
+
+
+def test_a_push_that_the_policy_no_longer_takes_is_not_looked_at(
+    bench: Bench, adapter: Path
+) -> None:
+    verdict_id = bench.told(bench.push(adapter))
+    bench.write_policy(repositories={"include": ["other/*"]})
+    bench.settle()
+    done = bench.verdict(verdict_id)
+    assert (done.verdict, done.adapter, done.actions) == ("inconclusive", None, ())
+    assert bench.hub.discussions(REPO) == []
+
+
+def test_a_service_that_stops_begins_no_further_step(bench: Bench, adapter: Path) -> None:
+    verdict_id = bench.told(bench.push(adapter))
+    bench.desk.stopping.set()
+    assert bench.step() == 0
+    assert bench.verdict(verdict_id).state == "received"
+
+
 def test_a_commit_that_the_hub_itself_refuses_as_stale_is_not_tried_again(
     bench: Bench, adapter: Path
 ) -> None:
