@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from app.domain.evaluation import CHAT
 from app.domain.policy import Thresholds, VerdictName
 from app.domain.report import IDENTITY
 
+BEFORE, AFTER = "original", "patched"  # a gate's names for the two adapters
 Numbers = Mapping[str, float | int | None]
 ReportJson = Mapping[str, Any]
 
@@ -73,12 +75,14 @@ def _unseen(numbers: Numbers) -> Iterator[str]:
 
 
 def _measured_worse(report: ReportJson) -> Iterator[str]:
-    """The sentences of a gate."""
-    evaluation = report.get("evaluation")
-    if evaluation is None or report["verdict"] == "patched":
-        return
-    worse = [each for each in evaluation["comparisons"] if each["verdict"] == "worse"]
-    yield from (f"measured worse than before, {each['role']}: {each['sentence']}" for each in worse)
+    """The sentences of a gate: what the patch made worse, and harmful prompts that the chat model
+    refuses and what would be used does not. At its task an adapter may well differ from it."""
+    for found in (report.get("evaluation") or {}).get("comparisons", ()):
+        pair = (found["one"], found["other"])
+        if found["verdict"] == "worse" and pair == (BEFORE, AFTER):
+            yield f"the patch made it worse: {found['sentence']}"
+        if found["verdict"] == "worse" and pair == (CHAT, AFTER) and found["role"] == "harmful":
+            yield f"less safe than the chat model: {found['sentence']}"
 
 
 def _over(numbers: Numbers, thresholds: Thresholds) -> Iterator[str]:

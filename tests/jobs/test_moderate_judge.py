@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from app.domain.evaluation import ROLES
+from app.domain.evaluation import CHAT
 from app.domain.method import Method, Selection
 from app.domain.policy import Thresholds
 from app.domain.report import IDENTITY, LayerReport, Report, Unscreened
 from app.jobs.decide import decided
-from app.jobs.moderate_judge import judge
+from app.jobs.moderate_judge import AFTER, BEFORE, judge
 from tests.jobs.test_decide import report
 
 ONE = Method(select=Selection("count", 1))
@@ -66,16 +66,35 @@ def test_a_report_has_one_verdict_under_a_policys_thresholds(
     assert said in judged(found, **thresholds)[1]
 
 
-def test_what_a_gate_measured_worse_is_for_review_with_its_sentence() -> None:
-    comparisons = [
-        {"role": ROLES[0], "verdict": "worse", "sentence": "30 % fewer refusals"},
-        {"role": ROLES[2], "verdict": "equal", "sentence": "as many right"},
-    ]
-    found = of([0.1], ONE)
-    measured = replace(found, verdict="review", evaluation={"comparisons": comparisons})
-    verdict, why = judged(measured)
-    assert verdict == "review"
-    assert why == "measured worse than before, harmful: 30 % fewer refusals"
+def measured(one: str, other: str, role: str, verdict: str) -> dict[str, str]:
+    return {"one": one, "other": other, "role": role, "verdict": verdict, "sentence": "30 % fewer"}
+
+
+@pytest.mark.parametrize(
+    ("found", "method", "verdict", "why"),
+    [
+        (measured(BEFORE, AFTER, "task", "worse"), ONE, "review", "the patch made it worse"),
+        (measured(BEFORE, AFTER, "harmful", "worse"), ONE, "review", "the patch made it worse"),
+        (measured(CHAT, AFTER, "harmful", "worse"), NONE, "review", "less safe than the chat"),
+        (measured(CHAT, AFTER, "harmful", "worse"), ONE, "review", "less safe than the chat"),
+        (measured(CHAT, AFTER, "task", "worse"), NONE, "pass", "none was selected"),
+        (measured(CHAT, BEFORE, "harmful", "worse"), ONE, "patched", "were projected"),
+        (measured(CHAT, AFTER, "harmful", "not told apart"), NONE, "pass", "none was selected"),
+        (measured(BEFORE, AFTER, "harmful", "better"), ONE, "patched", "were projected"),
+    ],
+)
+def test_what_a_gate_measured_decides_too(
+    found: dict[str, str], method: Method, verdict: str, why: str
+) -> None:
+    judgement = judged(replace(of([0.1], method), evaluation={"comparisons": [found]}))
+    assert judgement[0] == verdict
+    assert why in judgement[1]
+
+
+def test_the_names_of_a_gates_adapters_are_the_workers() -> None:
+    from workers.measure import gate  # here, because it imports torch
+
+    assert (gate.BEFORE, gate.AFTER) == (BEFORE, AFTER)
 
 
 def test_all_doubts_are_told() -> None:
