@@ -4,10 +4,12 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.domain.callback import CallbackRules, parse_allowed
 from app.jobs.retain import Retention
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -22,6 +24,20 @@ def _split(value: object) -> object:
 
 def _days(count: float) -> timedelta | None:
     return timedelta(days=count) if count else None
+
+
+def _checked_networks(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises ValueError at the start of the service, not at the first webhook."""
+    parse_allowed(entries)
+    return entries
+
+
+def _checked_proxy(url: str | None) -> str | None:
+    """Raises ValueError."""
+    parts = urlsplit(url or "http://unset")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be http://host:port or https://host:port")
+    return url
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -197,16 +213,40 @@ class Settings(BaseSettings):
     events_days: float = Field(
         default=7, gt=0, description="Days for which a job's events are kept after the last."
     )
+    deliveries_days: float = Field(
+        default=30,
+        ge=0,
+        description="Days for which webhooks' deliveries that have ended are kept; 0 is for ever.",
+    )
     gc_every_s: float = Field(
         default=3600.0,
         gt=0,
         description="Seconds between two rounds in which the API takes away what is over its time.",
     )
 
+    webhook_allow: Annotated[Names, AfterValidator(_checked_networks)] = Field(
+        default=(),
+        description="Networks (10.1.0.0/16) and host names that webhooks may call though they are "
+        "not public, and by http, with commas; none if unset.",
+    )
+    webhook_proxy: Annotated[str | None, AfterValidator(_checked_proxy)] = Field(
+        default=None,
+        description="Proxy that webhooks are called through, http://host:port; it looks names up, "
+        "and has to refuse addresses that are not public.",
+    )
+    webhook_every_s: float = Field(
+        default=2.0, gt=0, description="Seconds between two looks for webhooks that are due."
+    )
+
+    @property
+    def callback_rules(self) -> CallbackRules:
+        return CallbackRules(parse_allowed(self.webhook_allow), self.webhook_proxy is not None)
+
     @property
     def retention(self) -> Retention:
         left = max(timedelta(days=2), 2 * timedelta(seconds=self.job_time_limit_s))
-        return Retention(_days(self.results_days), _days(self.adapters_days), left)
+        deliveries = _days(self.deliveries_days)
+        return Retention(_days(self.results_days), _days(self.adapters_days), left, deliveries)
 
     @property
     def events_kept_s(self) -> float:

@@ -23,6 +23,7 @@ from app.api import (
     patch,
     results,
     schema_pages,
+    webhooks,
 )
 from app.api.body_limit import BodyLimit, Pace
 from app.api.outer import Outer
@@ -31,9 +32,11 @@ from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
 from app.domain.access import Quotas
 from app.domain.errors import Unavailable
+from app.jobs.deliver import Sender
 from app.jobs.hub_ports import HubReader
 from app.jobs.submit import reconcile
 from app.storage.artifacts import ObjectArtifacts
+from app.storage.callbacks import HttpPoster
 from app.storage.events import RedisEvents
 from app.storage.hub.reader import ClientsHub
 from app.storage.keys import SqlKeys
@@ -41,6 +44,7 @@ from app.storage.limiter import RedisLimiter
 from app.storage.models import FolderModels
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
+from app.storage.webhooks import SqlWebhooks
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +72,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.settings = settings
-    for module in (adapters, patch, jobs, results, alignments, datasets, schema_pages, health):
+    for module in (adapters, patch, jobs, results, alignments, datasets, webhooks):
+        app.include_router(module.router)
+    for module in (schema_pages, health):
         app.include_router(module.router)
     for router in parts.ROUTERS:
         app.include_router(router)
@@ -98,6 +104,8 @@ def wire(settings: Settings) -> Services:
         limiter=RedisLimiter(settings.resolved_redis_url, settings.requests_per_minute),
         quotas=Quotas(settings.max_queued_jobs or None, settings.max_stored_bytes or None),
         open_door=_open_door(settings),
+        webhooks=SqlWebhooks(settings.resolved_database_url),
+        callbacks=settings.callback_rules,
     )
 
 
@@ -148,12 +156,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         asyncio.create_task(_for_ever(partial(act, services, settings), every_s))
         for act, every_s in rounds
     ]
+    poster = HttpPoster(services.callbacks, proxy=settings.webhook_proxy)
+    sender = Sender(services.webhooks, poster)
+    tasks.append(asyncio.create_task(sender.run(settings.webhook_every_s)))
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        poster.close()
 
 
 async def _for_ever(act: "partial[None]", every_s: float) -> None:

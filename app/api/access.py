@@ -1,7 +1,7 @@
 """Who asks, and whether they may.
 
-Routes take `ReadServices`, `SubmitServices` or `TranscriptServices`: the services as the caller's
-tenant has them, so that no route can forget to look whose something is.
+Routes take `ReadServices`, `SubmitServices`, `TranscriptServices` or `AdminServices`: the services
+as the caller's tenant has them, so that no route can forget to look whose something is.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,12 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
         if not caller.may(scope):
             raise Forbidden(scope=scope)
         quotas = NO_QUOTAS if caller.key is None else services.quotas
-        return replace(services, records=services.records.of(caller.tenant), quotas=quotas)
+        return replace(
+            services,
+            records=services.records.of(caller.tenant),
+            webhooks=services.webhooks.of(caller.tenant),
+            quotas=quotas,
+        )
 
     return scoped
 
@@ -70,3 +75,4 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
 ReadServices = Annotated[Services, Depends(_services_for("read"))]
 SubmitServices = Annotated[Services, Depends(_services_for("submit"))]
 TranscriptServices = Annotated[Services, Depends(_services_for("transcripts"))]
+AdminServices = Annotated[Services, Depends(_services_for("admin"))]

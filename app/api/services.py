@@ -7,9 +7,11 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.domain.access import Quotas
+from app.domain.callback import CallbackRules
 from app.jobs.hub_ports import HubReader
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
+from app.jobs.webhook_ports import Webhooks
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Services:
     limiter: Limiter
     quotas: Quotas  # of each tenant
     open_door: OpenDoor | None  # None where keys are needed
+    webhooks: Webhooks
+    callbacks: CallbackRules  # where webhooks may go
 
     def collect(self, retention: Retention, *, dry_run: bool = False) -> Collected:
         """Take away what is over its time. Raises Unavailable."""
@@ -44,6 +48,7 @@ class Services:
             records=self.records,
             artifacts=self.artifacts,
             events=self.events,
+            webhooks=self.webhooks,
             staging_dir=self.staging_dir,
             dry_run=dry_run,
         )

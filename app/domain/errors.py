@@ -7,7 +7,7 @@ AdapterSafetyError
 |   |-- MissingFile, UnexpectedFile, PickleRefused, UnsafeArchive
 |   |-- MalformedSafetensors, TensorRefused, EmptyAdapter
 |   |-- ConfigRefused, RankMismatch, UnsupportedAdapter
-|   |-- InvalidField
+|   |-- InvalidField, CallbackRefused (`webhook_errors`)
 |   |-- UnknownModel, ModelNotAllowed, CheckpointRefused
 |   |-- RepositoryNotFound, RepositoryGated, RevisionNotFound, NotInCache, HubNotWanted
 |   |   (`hub_errors`)
@@ -18,8 +18,8 @@ AdapterSafetyError
 |-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
 |-- TooMany                 RateLimited, QuotaExceeded
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there),
-|                           DatasetNotFound, PartNotFound
-|-- Conflict                JobNotFinished, JobAlreadyFinished
+|                           DatasetNotFound, PartNotFound, WebhookNotFound, DeliveryNotFound
+|-- Conflict                JobNotFinished, JobAlreadyFinished, WebhookDisabled, TooManyWebhooks
 |-- JobFault                found while a job ran; the job fails with it
 |   |-- NonFiniteTensor, ArtifactCorrupt, TooManyAttempts, TimeLimitReached, WorkerFault
 |   |-- ResponsesCutOff, NonFiniteLoss, OutOfMemory

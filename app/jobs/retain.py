@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.jobs.ports import Artifacts, Events, Records, StoredFile
+from app.jobs.webhook_ports import Webhooks
 
 UNNAMED = timedelta(days=1)  # a file without a record, because an upload puts its files first
 
@@ -25,6 +26,7 @@ class Retention:
     # since the last upload or use, where no job is left that names them; also data sets and parts
     adapters: timedelta | None = None
     folders: timedelta = timedelta(days=2)  # of killed processes; longer than any upload or job
+    deliveries: timedelta | None = None  # webhooks' that have ended
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Collected:
     folders: int
     datasets: int = 0
     parts: int = 0  # safety modules and kits
+    deliveries: int = 0  # webhooks'
 
 
 def collect(
@@ -46,6 +49,7 @@ def collect(
     records: Records,
     artifacts: Artifacts,
     events: Events,
+    webhooks: Webhooks,
     staging_dir: Path,
     dry_run: bool = False,
 ) -> Collected:
@@ -56,6 +60,7 @@ def collect(
     """
     jobs = _jobs(retention, records, events, dry_run=dry_run)
     adapters, datasets, parts = _uploads(retention, records, dry_run=dry_run)
+    deliveries = _deliveries(retention, webhooks, dry_run=dry_run)
     files = list(_unnamed(records, artifacts))
     taken = [file for file in files if dry_run or artifacts.remove(file)]
     folders = list(_left(staging_dir, retention.folders))
@@ -63,7 +68,8 @@ def collect(
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
     size = sum(file.size_bytes for file in taken)
-    return Collected(jobs, adapters, len(taken), size, len(folders), datasets, parts)
+    uploads = (datasets, parts)
+    return Collected(jobs, adapters, len(taken), size, len(folders), *uploads, deliveries)
 
 
 def _jobs(retention: Retention, records: Records, events: Events, *, dry_run: bool) -> int:
@@ -86,6 +92,11 @@ def _uploads(retention: Retention, records: Records, *, dry_run: bool) -> tuple[
         records.expire_datasets(kept, dry_run=dry_run),
         records.expire_parts(kept, dry_run=dry_run),
     )
+
+
+def _deliveries(retention: Retention, webhooks: Webhooks, *, dry_run: bool) -> int:
+    kept = retention.deliveries
+    return 0 if kept is None else webhooks.expire(kept, dry_run=dry_run)
 
 
 def _unnamed(records: Records, artifacts: Artifacts) -> Iterator[StoredFile]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Column, ColumnElement, Connection, delete, exists, literal, select
+from sqlalchemy import Column, ColumnElement, Connection, delete, exists, false, literal, select
 
 from app.domain.job import FINAL
 from app.storage.database import Database, utc_now
@@ -18,6 +18,7 @@ from app.storage.tables import (
     job_uses,
     jobs,
     parts,
+    webhook_deliveries,
 )
 
 AT_ONCE = 500  # rows, because a transaction should be short
@@ -73,6 +74,11 @@ def expire_parts(connection: Connection, kept: timedelta, *, dry_run: bool) -> i
         job_uses.c.part == parts.c.id,
     )
     return _expire(connection, parts.c.used_at, used, kept, dry_run=dry_run)
+
+
+def expire_deliveries(connection: Connection, kept: timedelta, *, dry_run: bool) -> int:
+    """As `expire_adapters`, of deliveries that have ended."""
+    return _expire(connection, webhook_deliveries.c.ended_at, false(), kept, dry_run=dry_run)
 
 
 def _expire(

@@ -26,6 +26,7 @@ from app.storage.job_uses import note_made
 from app.storage.rows import fault_json, result_json, to_job
 from app.storage.salora_rows import checkpoint_json
 from app.storage.tables import UtcDateTime, adapters, jobs
+from app.storage.webhook_events import enqueue_job_event
 
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 900.0
@@ -198,12 +199,13 @@ def finish(
     """See `Records.finish`."""
     if status not in FINAL:
         raise ValueError(f"{status} is not a final status")
+    now = utc_now(connection)
     move = (
         update(jobs)
         .where(_held(job_id, fence))
         .values(
             status=status,
-            finished_at=utc_now(connection),
+            finished_at=now,
             lease_until=None,
             result=result_json(result),
             fault=fault_json(fault),
@@ -215,6 +217,7 @@ def finish(
         raise LeaseLost(job=job_id)
     job = to_job(row)
     note_made(connection, job)
+    enqueue_job_event(connection, job, now)
     return job
 
 

@@ -15,7 +15,7 @@ def check_bytes(connection: Connection, tenant: str, added: int, most: int | Non
     """Raises QuotaExceeded where what the tenant has uploaded would be over `most` bytes."""
     if most is None:
         return
-    _one_at_a_time(connection, tenant)
+    one_at_a_time(connection, tenant)
     stored = sum(_bytes_of(connection, tenant, table) for table in (adapters, datasets))
     if stored + added > most:
         what = "bytes of adapters and data sets"
@@ -31,7 +31,7 @@ def check_queued(connection: Connection, tenant: str, most: int | None) -> None:
     """Raises QuotaExceeded where the tenant has `most` jobs that have not ended."""
     if most is None:
         return
-    _one_at_a_time(connection, tenant)
+    one_at_a_time(connection, tenant)
     query = select(func.count()).where(jobs.c.tenant == tenant, jobs.c.status.not_in(FINAL))
     if int(connection.execute(query).scalar_one()) >= most:
         raise QuotaExceeded(
@@ -39,7 +39,7 @@ def check_queued(connection: Connection, tenant: str, most: int | None) -> None:
         )
 
 
-def _one_at_a_time(connection: Connection, tenant: str) -> None:
+def one_at_a_time(connection: Connection, tenant: str) -> None:
     """Until the transaction ends nobody else counts this tenant's; SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         number = int.from_bytes(hashlib.sha256(tenant.encode()).digest()[:8], signed=True)

@@ -222,3 +222,46 @@ api_keys = Table(
     Column("revoked_at", UtcDateTime),
     sqlite_autoincrement=True,
 )
+
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of making
+    Column("id", String(64), nullable=False, unique=True),
+    Column("tenant", String(64), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),  # types, in a list
+    Column("description", Text, nullable=False),
+    # [{text, created_at, expires_at}], newest first: as they are, because they sign
+    Column("secrets", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("disabled_at", UtcDateTime),
+    Column("disabled_reason", Text),
+    Index(None, "tenant", "seq"),
+    sqlite_autoincrement=True,
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of events
+    Column("id", String(64), nullable=False, unique=True),
+    Column("endpoint", String(64), ForeignKey(webhook_endpoints.c.id), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("event_type", String(64), nullable=False),
+    Column("event", String(64), nullable=False),  # the webhook-id
+    Column("body", Text, nullable=False),  # ASCII, the bytes that are signed
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),  # ever
+    Column("tried", Integer, nullable=False),  # of the schedule, which a redelivery begins anew
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("lease", String(64)),  # of the sender that is at it
+    Column("lease_until", UtcDateTime),
+    Column("log", JSON, nullable=False),  # the last attempts, oldest first
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("endpoint", "event"),
+    Index(None, "state", "due_at"),
+    Index(None, "endpoint", "seq"),
+    sqlite_autoincrement=True,
+)

@@ -61,13 +61,23 @@ def part(service: Service, tmp_path_factory: pytest.TempPathFactory) -> str:
 def known(http: httpx.Client, llama_world: World, part: str) -> dict[str, str]:
     """Ids that are there, for the paths that name one."""
     adapter = http.post("/v1/adapters", files=parts(llama_world.adapter)).json()["id"]
+    hook = {"url": "https://hooks.invalid/", "events": ["job.succeeded"]}
+    webhook = http.post("/v1/webhooks", json=hook).json()
     body = {"adapter": adapter, "base_model": "base", "chat_model": "chat"}
     job = http.post("/v1/jobs", json=body, headers={"Prefer": "wait=60"}).json()
     assert job["status"] == "succeeded"
     sent = {"Content-Type": "application/jsonl"}
     rows = b'{"prompt": "p", "response": "r"}'
     dataset = http.post("/v1/datasets", content=rows, headers=sent).json()["id"]
-    return {"adapter_id": adapter, "job_id": job["id"], "dataset_id": dataset, "part_id": part}
+    delivery = http.get(webhook["links"]["deliveries"]).json()["items"][0]
+    return {
+        "adapter_id": adapter,
+        "job_id": job["id"],
+        "dataset_id": dataset,
+        "part_id": part,
+        "webhook_id": webhook["id"],
+        "delivery_id": delivery["id"],
+    }
 
 
 def test_every_answer_is_as_described(

@@ -13,4 +13,5 @@ def world(database_url: str, tmp_path: Path, redis_url: str) -> Iterator[World]:
     made = World(database_url, tmp_path, redis_url)
     yield made
     made.records.close()
+    made.webhooks.close()
     made.events.close()

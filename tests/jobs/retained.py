@@ -19,10 +19,11 @@ from app.storage.artifacts import ObjectArtifacts, key_of
 from app.storage.events import RedisEvents
 from app.storage.records import SqlRecords
 from app.storage.tables import adapters, datasets, jobs, parts
+from app.storage.webhooks import SqlWebhooks
 from tests.samples import a_dataset, a_file, a_job, a_part, an_adapter
 
 WEEK = timedelta(days=7)
-EVERYTHING = Retention(results=WEEK, adapters=WEEK)
+EVERYTHING = Retention(results=WEEK, adapters=WEEK, deliveries=WEEK)
 LONG_AGO = datetime.now(UTC) - timedelta(days=30)
 
 
@@ -33,6 +34,7 @@ class World:
         self.url, self.folder = url, folder
         self.records, self.artifacts = SqlRecords(url), ObjectArtifacts(folder / "artifacts")
         self.events = RedisEvents(redis_url)
+        self.webhooks = SqlWebhooks(url)
 
     def collect(self, retention: Retention = EVERYTHING, *, dry_run: bool = False) -> Collected:
         return collect(
@@ -40,6 +42,7 @@ class World:
             records=self.records,
             artifacts=self.artifacts,
             events=self.events,
+            webhooks=self.webhooks,
             staging_dir=self.folder,
             dry_run=dry_run,
         )

@@ -10,12 +10,15 @@ import pytest
 from app.domain.adapter import FileEntry
 from app.domain.errors import AdapterNotFound, JobNotFound
 from app.domain.job import Checkpointed, Job
+from app.domain.retry import Step
+from app.domain.room import Room
 from app.domain.salora import InitRecipe, SafetyModuleRecipe
 from app.domain.salora_errors import DatasetNotFound, PartNotFound
 from app.jobs.ports import IdempotencyKey
 from app.jobs.retain import Collected, Retention
-from app.storage.tables import jobs
+from app.storage.tables import jobs, webhook_deliveries
 from tests.jobs.retained import LONG_AGO, World
+from tests.kept_webhooks import REFUSED, an_endpoint
 from tests.samples import a_job, a_salora_job
 
 
@@ -184,3 +187,15 @@ def test_folders_of_killed_processes_go(world: World) -> None:
     left = {path.name for path in world.folder.iterdir() if path.is_dir()}
     assert {"upload-new", "other"} <= left
     assert not {"upload-old", "job-old-1"} & left
+
+
+def test_an_ended_delivery_goes_and_one_that_is_due_stays(world: World) -> None:
+    endpoint = world.webhooks.of("a").add(an_endpoint(), most=1)
+    world.ended_job(world.adapter(), aged=False)
+    world.ended_job(world.adapter(), aged=False)
+    (due, other) = world.webhooks.claim_due(lease_s=60, room=Room())
+    world.webhooks.note_attempt(due, REFUSED, Step("delivered"))
+    world._set(webhook_deliveries, webhook_deliveries.c.ended_at.is_not(None), ended_at=LONG_AGO)
+    assert world.collect(dry_run=True).deliveries == world.collect().deliveries == 1
+    left = world.webhooks.of("a").deliveries(endpoint.id, state=None, limit=9, cursor=None)
+    assert [each.id for each in left.items] == [other.id]
