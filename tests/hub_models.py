@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from app.storage.hub import ranges
 from tests.factory import perturb, save_adapter
 from tests.hub.server import LocalHub
 
@@ -67,3 +69,9 @@ def put(hub: LocalHub, name: str, folder: Path) -> str:
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
     return hub.commit(name, files)
+
+
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To a hundredth of what the product waits between two attempts."""
+    monkeypatch.setattr(ranges, "FIRST_PAUSE_S", 0.005)
+    monkeypatch.setattr(ranges, "LONGEST_PAUSE_S", 0.3)

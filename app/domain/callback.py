@@ -30,6 +30,7 @@ FIRST_FREE_PORT = 1024  # below lie mail, shells and the like; web servers have 
 LOOPBACK = ip_address("127.0.0.1")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
+_AUTHORITY = re.compile(r"(?:[^:\[\]]*|\[[^\[\]]*:[^\[\]]*\])(?::[0-9]+)?")
 _NUMBER = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
 
 # Written out, because what `ipaddress` calls global differs between Python's versions.
@@ -185,6 +186,8 @@ def _check_host(parts: SplitResult) -> str:
     """Lower case. The spellings that resolvers take for addresses (`2130706433`, `0x7f.1`,
     `127.1`, `0177.0.0.1`) are refused: an address is four decimal numbers, or IPv6 in brackets."""
     host = parts.hostname or ""
+    if not _AUTHORITY.fullmatch(parts.netloc):
+        raise _refused("its host and port cannot be read")
     if ":" in host:
         if "%" in host or literal(host) is None:
             raise _refused("its IPv6 address cannot be read")

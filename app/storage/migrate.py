@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, func, make_url, select
 
 from app.domain.errors import Unavailable
+from app.storage import verdict_tables  # noqa: F401 - because the metadata is whole with it alone
 from app.storage.database import UNAVAILABLE, make_engine
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -26,9 +26,10 @@ from app.jobs.ports import Page
 from app.jobs.verdict_ports import VerdictFilter
 from app.storage.database import Database, insert_if_absent, utc_now
 from app.storage.pages import read_page
-from app.storage.tables import UtcDateTime, jobs, verdicts
+from app.storage.tables import UtcDateTime, jobs
 from app.storage.verdict_events import issue
 from app.storage.verdict_rows import changed_values, plain_text, push_values, to_verdict
+from app.storage.verdict_tables import verdicts
 
 OPEN = tuple(state for state in STATES if state != "done")
 Values = dict[str, Any]

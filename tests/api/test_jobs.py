@@ -402,7 +402,7 @@ def test_a_method_that_means_nothing_is_refused_by_field(
     ("changes", "status", "code", "culprit"),
     [
         ({"adapter": "0" * 64}, 404, "adapter-not-found", "000"),
-        ({"base_model": "nowhere/base"}, 422, "unknown-model", "nowhere/base"),
+        ({"base_model": "nowhere"}, 422, "unknown-model", "nowhere"),
         ({"chat_model": "gone"}, 422, "unknown-model", "chat_model"),
         ({"base_model": "../base"}, 422, "invalid-field", "base_model"),
         ({"base_model": "/etc"}, 422, "invalid-field", "base_model"),

@@ -40,6 +40,12 @@ REFUSED = {
     "https://[2001:db8::1]/": "not public",
     "https://[fe80::1%25eth0]/": "cannot be read",
     "https://[::1/": "not a URL",
+    "https://a[2606:4700::1111]/": "cannot be read",
+    "https://[2606:4700::1111]a/": "cannot be read",
+    "https://[v1.x]/": "cannot be read",
+    "https://[hooks.example]/": "not a URL|cannot be read",  # by Python's release
+    "https://hooks.example:/": "cannot be read",
+    "https://hooks.example:+443/": "cannot be read",
     "https://2130706433/": "four decimal",
     "https://0x7f000001/": "four decimal",
     "https://0x7f.1/": "four decimal",

@@ -20,7 +20,7 @@ from app.main import create_app, moderator
 from app.storage.hub.reader import Hub
 from app.storage.hub.session import HubSession
 from app.storage.hub.writer import HfWriter
-from app.storage.tables import verdicts
+from app.storage.verdict_tables import verdicts
 from tests.hub.server import LocalHub
 from workers.runtime import Runtime, make_runtime
 

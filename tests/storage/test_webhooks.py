@@ -1,5 +1,6 @@
 """Endpoints and events in the database. No test waits: the clock is the test's."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -8,17 +9,12 @@ import pytest
 
 from app.domain.errors import JobNotFound, WorkerFault
 from app.domain.job import Fault, JobStatus
-from app.domain.webhook import (
-    MAX_SECRETS,
-)
-from app.domain.webhook_errors import (
-    DeliveryNotFound,
-    TooManyWebhooks,
-    WebhookNotFound,
-)
+from app.domain.webhook import MAX_SECRETS
+from app.domain.webhook_errors import DeliveryNotFound, TooManyWebhooks, WebhookNotFound
 from app.storage import job_moves
 from app.storage.database import Database
 from app.storage.records import SqlRecords
+from app.storage.webhook_events import enqueue_event
 from app.storage.webhooks import SqlWebhooks
 from tests.kept_webhooks import Clock, an_endpoint, end, enqueued, listed
 from tests.samples import a_kept_job
@@ -159,3 +155,24 @@ def test_one_event_has_one_id_for_all_who_are_told(
     told = [[each.event for each in listed(webhooks, endpoint)] for endpoint in endpoints]
     assert told[0] == told[1]
     assert len(set(told[0])) == 2
+
+
+def test_a_verdict_is_told_in_the_transaction_that_issues_it(
+    webhooks: SqlWebhooks, database: Database, clock: Clock
+) -> None:
+    endpoint = webhooks.add(an_endpoint("verdict.issued"), most=9)
+    with database.write() as connection:
+        told = enqueue_event(connection, "default", "verdict.issued", {"digest": "d"}, clock.now)
+    assert told == 1
+    (delivery,) = listed(webhooks, endpoint)
+    assert json.loads(webhooks.delivery(delivery.id).body)["data"] == {"digest": "d"}
+
+
+def test_an_event_that_is_too_large_is_refused_whole(
+    webhooks: SqlWebhooks, database: Database, clock: Clock
+) -> None:
+    endpoint = webhooks.add(an_endpoint("verdict.issued"), most=9)
+    huge = {"text": "a" * 20_000}
+    with database.write() as connection, pytest.raises(ValueError, match="20000"):
+        enqueue_event(connection, "default", "verdict.issued", huge, clock.now)
+    assert listed(webhooks, endpoint) == []

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from app.jobs.ports import Models
-from app.storage.hub import ranges
 from app.storage.hub.cache import HubCache
 from app.storage.hub.models import HubModels
 from app.storage.hub.reader import Hub
@@ -16,7 +15,7 @@ from app.storage.hub.remote import Download
 from app.storage.hub.session import HubSession
 from app.storage.models import FolderModels
 from tests.hub.server import LocalHub
-from tests.hub_models import HubWorld, publish
+from tests.hub_models import HubWorld, publish, shorten_pauses
 
 GIB = 1 << 30
 
@@ -42,9 +41,7 @@ class Reader:
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundredth of what the product waits between two attempts."""
-    monkeypatch.setattr(ranges, "FIRST_PAUSE_S", 0.005)
-    monkeypatch.setattr(ranges, "LONGEST_PAUSE_S", 0.3)
+    shorten_pauses(monkeypatch)
 
 
 @pytest.fixture
