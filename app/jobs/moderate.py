@@ -3,6 +3,7 @@ twice. Whoever is killed or finds a part down loses nothing: the step is due aga
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from app.domain.access_errors import TooMany
@@ -50,7 +51,7 @@ def _bring_on(verdict: Verdict, desk: Moderator) -> None:
     try:
         with desk.held(verdict):
             moved = step(verdict, desk)
-        desk.verdicts.give_back(moved)
+        desk.verdicts.give_back(replace(moved, trouble=""))
     except VerdictTaken as error:
         logger.warning("%s", error)
     except (Unavailable, TooMany) as error:

@@ -1,7 +1,6 @@
 """`HubWriter` on `huggingface_hub`: discussions, comments and pull requests, by the service's token
 (`HF_TOKEN`, at `HF_ENDPOINT`)."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class HfWriter:
     ) -> Posted | None:
         """Nothing is opened where no file would change."""
         added = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
-        with _explained("opening a pull request", repo, parent), _quiet():
+        with _explained("opening a pull request", repo, parent):
             made = self._api.create_commit(
                 repo,
                 added,
@@ -80,14 +79,6 @@ class HfWriter:
 
     def _posted(self, repo: str, number: int) -> Posted:
         return Posted(number, f"{self._api.endpoint}/{repo}/discussions/{number}")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The hub's remarks on a model card are its author's, not ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
 
 
 @contextmanager
