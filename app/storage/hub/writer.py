@@ -11,6 +11,7 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.community import DiscussionComment
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 
 from app.domain.errors import AdapterSafetyError, Unavailable
 from app.domain.hub_errors import RepositoryGated, RepositoryNotFound
@@ -60,6 +61,7 @@ class HfWriter:
         self, repo: str, parent: str, files: Mapping[str, Path], title: str, text: str
     ) -> Posted | None:
         """Nothing is opened where no file would change."""
+        disable_progress_bars()  # because a service's log is no terminal
         added = [CommitOperationAdd(name, str(path)) for name, path in files.items()]
         with _explained("opening a pull request", repo, parent):
             made = self._api.create_commit(
