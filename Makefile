@@ -39,6 +39,7 @@ bench: $(READY)
 	$(BIN)/python -m tests.benchmarks.whole_process
 	$(BIN)/python -m tests.benchmarks.salora
 	$(BIN)/python -m tests.benchmarks.evaluating
+	$(BIN)/python -m tests.benchmarks.hub
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

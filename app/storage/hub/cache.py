@@ -99,7 +99,6 @@ class Snapshot:
     def __init__(self, commit: HubCommit, folder: Path, held: int, cache: HubCache) -> None:
         self.commit, self.folder = commit, folder
         self._held, self._cache = held, cache
-        self._turn = threading.Lock()  # flock knows processes, and not threads
         self.files: Mapping[str, HubFile] = {file.name: file for file in commit.files}
 
     @contextmanager
@@ -108,7 +107,7 @@ class Snapshot:
         fetches, and may raise to wait no longer."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._turn, _alone(path.with_name(f"{path.name}.lock"), waiting):
+        with _alone(path.with_name(f"{path.name}.lock"), waiting):
             local = SparseFile(path, self.files[name].size_bytes)
             try:
                 yield local

@@ -11,7 +11,7 @@ from huggingface_hub import ModelInfo, hf_hub_url
 from huggingface_hub.hf_api import RepoSibling
 
 from app.domain.errors import InvalidField
-from app.intake.model_ids import is_hub_id, is_revision
+from app.intake.model_ids import is_hub_id, is_revision, is_sha
 from app.jobs.hub_ports import HubCommit, HubFile
 from app.storage.hub.ranges import RangesNotServed, RemoteFile, Transfer, Watch
 from app.storage.hub.session import Asked, HubSession, explained
@@ -110,10 +110,10 @@ class ClientsHub:
 
 
 def _commit(info: ModelInfo, asked: Asked) -> HubCommit:
-    if info.sha is None:
-        raise InvalidField(field=asked.field, reason="the hub does not say its commit")
+    if not (is_sha(info.sha or "") and is_hub_id(info.id)):  # they become names of folders
+        raise InvalidField(field=asked.field, reason="the hub says no name and commit of it")
     files = [_file(sibling) for sibling in info.siblings or []]
-    return HubCommit(info.id, info.sha, files)
+    return HubCommit(info.id, str(info.sha), files)
 
 
 def _file(sibling: RepoSibling) -> HubFile:

@@ -177,7 +177,7 @@ class RemoteCheckpoint:
 def is_small(file: HubFile) -> bool:
     """A tokenizer's or a configuration's file, never code."""
     path = PurePosixPath(file.name)
-    is_placed = len(path.parts) == 1 or path.parts[0] == TEMPLATES
+    is_placed = path.parts in ((path.name,), (TEMPLATES, path.name))
     is_index = file.name.endswith(".index.json")
     is_small = file.size_bytes <= SMALL_BYTES and path.suffix in SMALL_SUFFIXES
     return is_placed and is_small and not is_index

@@ -70,12 +70,10 @@ class SparseFile:
             self.is_verified = True
 
     def forget(self) -> None:
-        """Hold nothing any more."""
+        """Hold nothing any more. The bytes stay: somebody may have them mapped."""
         with self._lock:
             self._journal.unlink(missing_ok=True)
             self._held, self.is_verified = [], False
-            os.truncate(self._descriptor, 0)
-            os.truncate(self._descriptor, self.size_bytes)
 
     def close(self) -> None:
         os.close(self._descriptor)
