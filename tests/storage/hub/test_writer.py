@@ -79,7 +79,7 @@ def test_a_card_that_the_hub_cannot_read_is_refused_with_its_reason(
     local_hub: LocalHub, writer: HfWriter, files: dict[str, Path]
 ) -> None:
     files["README.md"].write_text("---\n: [\n---\n")
-    with pytest.raises(HubWriteRefused, match="opening a pull request in .*hub answers 400"):
+    with pytest.raises(HubWriteRefused, match=r"opening a pull request in .*hub answers 400"):
         writer.pull_request(REPO, local_hub.sha(REPO), files, "Safety patch", "marker")
 
 
