@@ -39,7 +39,7 @@ UPLOAD_BODY = {
 }
 
 
-@router.post("", status_code=201, openapi_extra=UPLOAD_BODY)
+@router.post("", status_code=201, openapi_extra=UPLOAD_BODY, response_model_exclude_unset=True)
 async def upload_adapter(
     request: Request, services: SubmitServices, response: Response
 ) -> ImportedAdapterOut:

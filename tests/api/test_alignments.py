@@ -219,7 +219,8 @@ def test_every_example_in_the_api_description_is_one_that_it_takes(http: httpx.C
     schemas = http.get("/openapi.json").json()["components"]["schemas"]
     for example in schemas["AlignmentIn"]["examples"]:
         answer = http.post("/v1/alignments", json=example)
-        assert answer.json()["type"].split(":")[-1] in ("unknown-model", "adapter-not-found")
+        taken = answer.status_code == 202  # of models org/name, which a worker looks for on the hub
+        assert taken or answer.json()["type"].split(":")[-1] == "adapter-not-found"
 
 
 def test_a_worker_without_a_cache_says_that_nothing_is_kept(
