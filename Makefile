@@ -6,6 +6,7 @@ READY := .venv/.ready
 .PHONY: demo up test check load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
+TEST_PROCESSES ?= 2
 
 demo: $(READY)  ## patch a tiny adapter through the real service
 	$(BIN)/adapter-safety demo
@@ -13,8 +14,8 @@ demo: $(READY)  ## patch a tiny adapter through the real service
 up: $(READY)  ## run API, worker and broker on this machine
 	$(BIN)/adapter-safety up
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(READY)  ## a test file stays in one process, so that its fixtures are made once
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures for every test."""
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -71,13 +72,16 @@ def small_talk(tmp_path_factory: pytest.TempPathFactory) -> "SafetyWorld":
 
 @pytest.fixture(scope="session")
 def safety_world(pytestconfig: pytest.Config) -> "SafetyWorld":
-    """Made once, and kept in pytest's cache for the next run."""
+    """Made once, by whichever process is first, and kept in pytest's cache for the next run."""
     from app.demo.safety_world.world import make_safety_world  # here, because it imports torch
     from tests.lab.small import EFFORT, LANGUAGE
 
     cache = pytestconfig.cache
     assert cache is not None
-    return make_safety_world(Path(cache.mkdir("safety-worlds")), LANGUAGE, EFFORT)
+    folder = Path(cache.mkdir("safety-worlds"))
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return make_safety_world(folder, LANGUAGE, EFFORT)
 
 
 @pytest.fixture(scope="session", params=["SQLite and a folder", "PostgreSQL and S3"])
