@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from app.domain.errors import JobCancelled
+from app.domain.job import Job
 from app.jobs.held import Held
 from app.jobs.ports import Models, Records
 from app.jobs.submit import check_job, remote_models
 from app.storage.hub.models import HubModels
 from app.storage.hub.remote import Download
+from app.storage.models import FolderModels
 
 TELL_S = 1.0
 
@@ -27,8 +29,15 @@ def opened(models: HubModels, held: Sequence[Held], records: Records) -> Iterato
 
 def check_remote(held: Held, models: HubModels, found: Models, records: Records) -> None:
     """What could not be checked when the job was submitted. Raises what `check_request` raises."""
-    if remote_models(held.job, models.folders):
+    if is_perhaps_remote(held.job, models.folders):
         check_job(held.job, models=found, records=records.of(held.job.tenant))
+
+
+def is_perhaps_remote(job: Job, folders: FolderModels) -> bool:
+    """Whether whoever took the job may have been without one of its models: it may have had other
+    folders than this worker has."""
+    named = [job.chat_model, job.base_model or ""]
+    return bool(remote_models(job, folders)) or any("/" in name for name in named)
 
 
 @dataclass

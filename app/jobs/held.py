@@ -84,7 +84,10 @@ class Held:
         self._close(lambda: self._finish("succeeded", result=result))
 
     def stop(self, error: AdapterSafetyError) -> None:
-        """End as the error says: cancelled, failed, back in the queue, or left to its new owner."""
+        """End as the error says: cancelled, failed, back in the queue, or left to its new owner.
+        The first to say so is right."""
+        if not self.is_open:
+            return
         if isinstance(error, JobCancelled):
             self._close(lambda: self._finish("cancelled"))
         elif isinstance(error, LeaseLost):

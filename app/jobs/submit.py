@@ -168,7 +168,8 @@ def _check_pair(
 
 def check_differ(base: Checkpoint, chat: Checkpoint) -> None:
     """Raises InvalidField for a model and itself."""
-    if base.folder == chat.folder:
+    is_one_commit = base.revision is not None and base.digest == chat.digest
+    if base.folder == chat.folder or is_one_commit:
         reason = "is the same model as base_model, so there is no alignment to compare with"
         raise InvalidField(field="chat_model", reason=reason)
 

@@ -33,8 +33,12 @@ class FolderModels:
         folder = find_model(model_id, self._root, field=field)
         return read_checkpoint(folder, field=field, model=model_id)
 
+    def check_allowed(self, model_id: str, *, field: str) -> None:
+        """By the id alone, without a revision. Raises ModelNotAllowed."""
+        if not any(fnmatchcase(model_id, pattern) for pattern in self._allowed):
+            raise ModelNotAllowed(field=field, model=model_id)
+
     def _checked(self, model_id: str, field: str) -> ModelName:
         name = parse_model_name(model_id, field=field)
-        if not any(fnmatchcase(name.id, pattern) for pattern in self._allowed):
-            raise ModelNotAllowed(field=field, model=model_id)
+        self.check_allowed(name.id, field=field)
         return name

@@ -16,7 +16,13 @@ from app.jobs.hub_ports import HubCommit
 from app.jobs.ports import Models
 from app.storage.hub.cache import HubCache, not_in_cache
 from app.storage.hub.reader import Hub
-from app.storage.hub.remote import OnDownload, RemoteCheckpoint, is_small
+from app.storage.hub.remote import (
+    OnDownload,
+    RemoteCheckpoint,
+    digest_of,
+    hub_digest,
+    is_small,
+)
 from app.storage.hub.session import MAIN, is_offline
 from app.storage.models import FolderModels
 
@@ -50,15 +56,20 @@ class OpenModels:
     note: Note
     on_download: OnDownload
     stack: ExitStack
-    _found: dict[str, Checkpoint] = field(default_factory=dict)
+    _found: dict[str, Checkpoint] = field(default_factory=dict)  # by model as named
+    _commits: dict[tuple[str, str], HubCommit] = field(default_factory=dict)  # by id and revision
 
     def is_remote(self, model_id: str, *, field: str) -> bool:
         return False  # whatever is remote is read here
 
     def checkpoint(self, model_id: str, *, field: str) -> Checkpoint:
-        """Raises InvalidField, ModelNotAllowed, UnknownModel, CheckpointRefused, and what
-        `HubReader` and `RemoteCheckpoint` raise."""
-        if not self.of.folders.is_remote(model_id, field=field):
+        """A model that an earlier attempt has read from the hub is read from there again.
+
+        Raises InvalidField, ModelNotAllowed, UnknownModel, CheckpointRefused, and what
+        `HubReader` and `RemoteCheckpoint` raise.
+        """
+        is_remote = self.of.folders.is_remote(model_id, field=field) or model_id in self.pins
+        if not is_remote:
             return self.of.folders.checkpoint(model_id, field=field)
         if model_id not in self._found:
             self._found[model_id] = self._of_hub(model_id, field)
@@ -66,30 +77,42 @@ class OpenModels:
 
     def _of_hub(self, model_id: str, field: str) -> Checkpoint:
         """The library's own cache may have the very commit, whole."""
-        name = parse_model_name(model_id, field=field)
-        if pinned := self.pins.get(model_id):
-            name = name._replace(revision=pinned)
-        commit = self._offline(name, field) if is_offline() else self._commit(name, field)
+        commit = self._resolved(model_id, field)
+        self.of.folders.check_allowed(commit.repo_id, field=field)  # it may have been renamed
         if self.pins.get(model_id) != commit.sha:
             self.pins[model_id] = commit.sha
             self.note(model_id, commit.sha)
-        return _cached(commit, model_id, field) or self._remote(commit, model_id, field)
+        found = _of_library(commit, model_id, field)
+        if found is None and not commit.files:
+            raise not_in_cache(commit.repo_id, commit.sha, field)
+        return found or self._remote(commit, model_id, field)
+
+    def _resolved(self, model_id: str, field: str) -> HubCommit:
+        """One commit for one revision, however often and in however many ways it is named."""
+        name = parse_model_name(model_id, field=field)
+        key = name.id, self.pins.get(model_id) or name.revision or MAIN
+        if key not in self._commits:
+            wanted = ModelName(*key)
+            ask = self._offline if is_offline() else self._commit
+            self._commits[key] = ask(wanted, field)
+        return self._commits[key]
 
     def _commit(self, name: ModelName, field: str) -> HubCommit:
         """A commit that was looked at before is not asked for again: it never changes."""
-        if name.revision and is_sha(name.revision):
-            known = self.of.cache.known(name.id, name.revision)
-            if known:
-                return known
-        commit = self.of.hub.commit(name.id, name.revision, field=field)
-        self.of.cache.note_ref(name.id, name.revision or MAIN, commit.sha)
+        revision = name.revision or MAIN
+        known = self.of.cache.known(name.id, revision) if is_sha(revision) else None
+        if known:
+            return known
+        commit = self.of.hub.commit(name.id, revision, field=field)
+        self.of.cache.note_ref(name.id, revision, commit)
         return commit
 
     def _offline(self, name: ModelName, field: str) -> HubCommit:
-        """What the branch or tag was when it was looked at the last time. Raises NotInCache."""
+        """What the branch or tag was when it was looked at the last time; without its files where
+        only the library knows it. Raises NotInCache."""
         cache, revision = self.of.cache, name.revision or MAIN
-        sha = revision if is_sha(revision) else cache.ref(name.id, revision)
-        known = cache.known(name.id, sha) if sha else None
+        known = cache.known(name.id, revision) if is_sha(revision) else None
+        known = known or cache.ref(name.id, revision)
         folder = _library_folder(name.id, revision)
         if known is None and folder is not None:
             return HubCommit(name.id, folder.name, [])
@@ -111,13 +134,22 @@ def _library_folder(repo_id: str, revision: str) -> Path | None:
         return None
 
 
-def _cached(commit: HubCommit, model_id: str, field: str) -> Checkpoint | None:
+def _of_library(commit: HubCommit, model_id: str, field: str) -> Checkpoint | None:
     """The commit as the library has downloaded it, where nothing of it is missing."""
     folder = _library_folder(commit.repo_id, commit.sha)
-    if folder is None or not all(
-        (folder / file.name).is_file() for file in commit.files if is_small(file)
-    ):
+    small = [file.name for file in commit.files if is_small(file)]
+    if folder is None or not all((folder / name).is_file() for name in small):
         return None
     with suppress(CheckpointRefused):  # a shard is missing, most likely
-        return replace(read_checkpoint(folder, field=field, model=model_id), revision=commit.sha)
+        found = read_checkpoint(folder, field=field, model=model_id, is_partial=True)
+        digest = hub_digest(found.digest, _weights_of_library(commit, found))
+        return replace(found, digest=digest, revision=commit.sha)
     return None
+
+
+def _weights_of_library(commit: HubCommit, found: Checkpoint) -> dict[str, str]:
+    """The hub's digest of each weights file: by what it says, else by the name that the library
+    gives the file behind its link."""
+    said = {file.name: digest_of(commit, file) for file in commit.files}
+    files = {tensor.file for tensor in found.tensors.values()}
+    return {file.name: said.get(file.name) or file.resolve().name for file in files}

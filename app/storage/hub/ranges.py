@@ -5,6 +5,7 @@ import logging
 import random
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ PIECE_BYTES = 32 << 20  # of one request: a killed process loses at most this of
 MOST_FAILURES = 6  # in a row, without a byte between them
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 LOOK_S = 0.25  # between two looks at the progress
+LEAST_BYTES = 1 << 12  # of an answer that counts as one: a drip would go on for ever
+LEAST_BYTES_PER_S, GRACE_S = 1 << 14, 60.0  # on the average, else the hub does not answer
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 REFUSED = frozenset({401, 403})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -67,6 +70,7 @@ class Transfer:
     remote: RemoteFile
     local: SparseFile
     connections: int = 8
+    _begun: float = field(default_factory=time.monotonic)
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _came: int = 0
@@ -110,6 +114,7 @@ class Transfer:
             for chunk in self._body(None):
                 self._take(at, chunk)
                 at += len(chunk)
+                self._check_pace(self._came)
                 watch(at)
         except (_Again, httpx2.TransportError) as error:
             return at, error
@@ -122,7 +127,13 @@ class Transfer:
             done, left = wait(left, LOOK_S, FIRST_EXCEPTION)
             for task in done:
                 task.result()
+            self._check_pace(self._came)
             watch(self._came)
+
+    def _check_pace(self, came: int) -> None:
+        elapsed_s = time.monotonic() - self._begun - GRACE_S
+        if elapsed_s > 0 and came < elapsed_s * LEAST_BYTES_PER_S:
+            raise Unavailable(part="hub")
 
     def _piece(self, begin: int, end: int) -> None:
         at, failures = begin, 0
@@ -130,7 +141,7 @@ class Transfer:
             came, trouble = self._some(at, end)
             at += came
             if at < end:
-                failures = 0 if came else failures + 1
+                failures = 0 if came >= LEAST_BYTES else failures + 1
                 if failures >= MOST_FAILURES:
                     raise Unavailable(part="hub") from trouble
                 self._pause(failures, trouble)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,21 +47,10 @@ class Hub:
         """Raises HubFileCorrupt, and what `explained` raises."""
         local = SparseFile(into, file.size_bytes)
         try:
-            self.fetch_whole(commit, file, local, unwatched)
+            self.fetch(commit, file, local, [(0, file.size_bytes)], unwatched)
         finally:
             local.close()
             into.with_name(f"{into.name}.parts").unlink(missing_ok=True)
-
-    def fetch_whole(
-        self, commit: HubCommit, file: HubFile, local: SparseFile, watch: Watch
-    ) -> None:
-        """What is missing of a file, and its digest checked. Raises as `download`."""
-        self.fetch(commit, file, local, [(0, file.size_bytes)], watch)
-        if not local.is_verified:
-            if fault := digest_fault(file, local):
-                local.forget()
-                raise self.remote(commit, file).corrupt(fault)
-            local.note_verified()
 
     def fetch(
         self,
@@ -70,16 +59,25 @@ class Hub:
         local: SparseFile,
         wanted: list[tuple[int, int]],
         watch: Watch,
+        make_room: Callable[[int], None] = unwatched,
     ) -> None:
-        """What is missing of these ranges; all of the file, where the hub serves no ranges."""
-        missing = local.missing(wanted)
-        if not missing:
-            return
-        transfer = Transfer(self.session, self.remote(commit, file), local, self.connections)
-        try:
-            transfer.fetch(missing, watch)
-        except RangesNotServed:
-            Transfer(self.session, self.remote(commit, file), local).fetch_whole(watch)
+        """What is missing of these ranges; all of the file, where the hub serves no ranges. Once a
+        file is whole, by whichever way, its digest is checked."""
+        if missing := local.missing(wanted):
+            remote = self.remote(commit, file)
+            try:
+                Transfer(self.session, remote, local, self.connections).fetch(missing, watch)
+            except RangesNotServed:
+                make_room(file.size_bytes)
+                Transfer(self.session, remote, local).fetch_whole(watch)
+        if local.is_whole and not local.is_verified:
+            self._verify(commit, file, local)
+
+    def _verify(self, commit: HubCommit, file: HubFile, local: SparseFile) -> None:
+        if fault := digest_fault(file, local):
+            local.forget()
+            raise self.remote(commit, file).corrupt(fault)
+        local.note_verified()
 
     def remote(self, commit: HubCommit, file: HubFile) -> RemoteFile:
         endpoint = self.session.api.endpoint

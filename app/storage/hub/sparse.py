@@ -22,10 +22,11 @@ HASH_BYTES = 1 << 22
 class SparseFile:
     """Safe to write to from several threads; one process at a time may fetch into it."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        """Makes the file, holding nothing, where it is not there."""
+    def __init__(self, path: Path, size_bytes: int, journal: Path | None = None) -> None:
+        """Makes the file, holding nothing, where it is not there; its journal lies beside it, if
+        nowhere else."""
         self.path, self.size_bytes = path, size_bytes
-        self._journal = path.with_name(f"{path.name}.parts")
+        self._journal = journal or path.with_name(f"{path.name}.parts")
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         if os.fstat(self._descriptor).st_size != size_bytes:
             self._journal.unlink(missing_ok=True)  # it was of another file
@@ -55,6 +56,10 @@ class SparseFile:
         with self._lock:
             self._append(f"{begin} {end}")
             self._held = merged([*self._held, (begin, end)])
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.missing([(0, self.size_bytes)])
 
     def sha256(self) -> str:
         """Of the whole file (hex)."""

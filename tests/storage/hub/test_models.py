@@ -407,7 +407,7 @@ def test_a_process_that_is_killed_leaves_what_it_had_to_the_next(
     given = (str(tmp_path), commits[CHAT])
     process = fork.Process(target=_fetch_in_a_process, args=given)
     process.start()
-    journals = tmp_path / "hub" / "models--org--chat" / commits[CHAT]
+    journals = tmp_path / "hub" / "models--org--chat" / commits[CHAT] / ".state"
     pause = threading.Event()
     while lines_of(journals, "*-of-*.parts") <= 2 * len(list(hub_world.chat.glob("*-of-*"))):
         assert process.is_alive()
