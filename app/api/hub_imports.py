@@ -43,11 +43,19 @@ def is_import(request: Request) -> bool:
 
 
 async def imported(request: Request, services: Services) -> Imported:
-    """Raises MalformedRequest, InvalidField, HubNotWanted, and what `Importer.run` raises."""
+    """Raises MalformedRequest, InvalidField, HubNotWanted, ImportsBusy, and what `Importer.run`
+    raises."""
     asked = _parsed(await _body(request)).hub
     if services.hub is None:
         raise HubNotWanted
-    importer = Importer(
+    with services.imports.taken(services.tenant):
+        return await to_thread.run_sync(_importer(services).run, asked.repo_id, asked.revision)
+
+
+def _importer(services: Services) -> Importer:
+    if services.hub is None:
+        raise HubNotWanted
+    return Importer(
         hub=services.hub,
         records=services.records,
         artifacts=services.artifacts,
@@ -55,7 +63,6 @@ async def imported(request: Request, services: Services) -> Imported:
         max_upload_bytes=services.max_upload_bytes,
         quotas=services.quotas,
     )
-    return await to_thread.run_sync(importer.run, asked.repo_id, asked.revision)
 
 
 def imported_out(found: Imported) -> ImportedAdapterOut:

@@ -1,5 +1,8 @@
 """What the routes need, wired once in `app.main` and kept on the application."""
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +12,7 @@ from fastapi import Depends, Request
 from app.api.policy_file import PolicyFile
 from app.domain.access import DEFAULT_TENANT, Quotas
 from app.domain.callback import CallbackRules
+from app.domain.hub_errors import ImportsBusy
 from app.jobs.hub_ports import HubReader
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
@@ -29,6 +33,31 @@ class Hook:
     """Of a service that a hub may call."""
 
     secrets: tuple[str, ...] = field(repr=False)  # any of them will do, so that one can be changed
+
+
+IMPORTS_AT_ONCE = 4  # because each has a thread of those that all routes share, for minutes
+IMPORTS_OF_TENANT = 2
+IMPORT_RETRY_S = 30
+
+
+@dataclass
+class ImportRoom:
+    """The imports from the hub that are under way, by tenant. Of one event loop."""
+
+    under_way: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def taken(self, tenant: str) -> Iterator[None]:
+        """Raises ImportsBusy."""
+        own_are_many = self.under_way[tenant] >= IMPORTS_OF_TENANT
+        if own_are_many or self.under_way.total() >= IMPORTS_AT_ONCE:
+            limit = IMPORTS_OF_TENANT if own_are_many else IMPORTS_AT_ONCE
+            raise ImportsBusy(limit=limit, retry_after_s=IMPORT_RETRY_S)
+        self.under_way[tenant] += 1
+        try:
+            yield
+        finally:
+            self.under_way -= Counter([tenant])  # which forgets those that are at zero
 
 
 @dataclass(frozen=True)
@@ -53,6 +82,7 @@ class Services:
     hook: Hook | None = None  # None where no hub calls
     policy: PolicyFile | None = None
     tenant: str = DEFAULT_TENANT  # the caller's
+    imports: ImportRoom = field(default_factory=ImportRoom)
 
     def collect(self, retention: Retention, *, dry_run: bool = False) -> Collected:
         """Take away what is over its time. Raises Unavailable."""

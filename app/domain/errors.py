@@ -18,7 +18,7 @@ AdapterSafetyError
 |   `-- IdempotencyKeyReused
 |-- Denied                  Unauthenticated, Forbidden, CrossSite; with the next in `access_errors`
 |                           HookSecretMissing, HookSecretWrong (`verdict_errors`)
-|-- TooMany                 RateLimited, QuotaExceeded
+|-- TooMany                 RateLimited, QuotaExceeded, ImportsBusy (`hub_errors`)
 |-- NotFound                AdapterNotFound, JobNotFound, ResultNotFound, KeyNotFound (there),
 |                           DatasetNotFound, PartNotFound, WebhookNotFound, DeliveryNotFound,
 |                           VerdictNotFound, HookNotConfigured

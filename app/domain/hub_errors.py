@@ -1,5 +1,6 @@
 """What can go wrong with a hub's repositories; the tree is drawn in `errors`."""
 
+from app.domain.access_errors import TooMany
 from app.domain.errors import JobFault, Refused
 
 
@@ -58,3 +59,9 @@ class HubCacheFull(JobFault):
         "the models need {needed_bytes} bytes, and the cache may have {limit_bytes} "
         "(ADAPTER_SAFETY_HUB_CACHE_BYTES)"
     )
+
+
+class ImportsBusy(TooMany):
+    code = "imports-busy"
+    title = "Too many imports from the hub at once"
+    message = "{limit} adapters are being imported already; try again in {retry_after_s} seconds"

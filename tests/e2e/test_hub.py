@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +154,26 @@ def test_a_hub_that_is_down_is_told_as_a_part_that_does_not_answer(
     hub.faults.down.clear()
     assert (answer.status_code, answer.json()["part"]) == (503, "hub")
     assert "retry-after" in answer.headers
+
+
+def test_imports_that_wait_for_the_hub_keep_nobody_else_waiting(
+    client: httpx.Client, hub: LocalHub
+) -> None:
+    go_on = threading.Event()
+    hub.faults.hold(go_on, repo=ADAPTER)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(take, client, ADAPTER) for _ in range(8)]
+        done, waiting = wait(asked, timeout=20, return_when=FIRST_COMPLETED)
+        while len(waiting) > 2:
+            done, waiting = wait(asked, timeout=0.1)
+        assert client.get("/v1/jobs", timeout=5).status_code == 200
+        go_on.set()
+    hub.faults.clear()
+    answers = sorted(each.result().status_code for each in asked)
+    assert answers == [200, 200, *[429] * 6]
+    busy = next(each.result() for each in done if each.result().status_code == 429)
+    assert busy.json()["type"].endswith(":imports-busy")
+    assert "retry-after" in busy.headers
 
 
 def command(hub: LocalHub, data: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import ModelInfo, hf_hub_url
 from huggingface_hub.hf_api import RepoSibling
 
-from app.domain.errors import InvalidField
+from app.domain.errors import InvalidField, Unavailable
 from app.intake.model_ids import is_hub_id, is_revision, is_sha
 from app.jobs.hub_ports import HubCommit, HubFile
 from app.storage.hub.ranges import RangesNotServed, RemoteFile, Transfer, Watch
@@ -18,6 +19,7 @@ from app.storage.hub.session import Asked, HubSession, explained
 from app.storage.hub.sparse import SparseFile
 
 INFO_TIMEOUT_S = 30.0
+DOWNLOAD_S = 1800.0  # of one file that somebody waits for
 
 
 def unwatched(_: int) -> None: ...
@@ -45,9 +47,14 @@ class Hub:
 
     def download(self, commit: HubCommit, file: HubFile, into: Path) -> None:
         """Raises HubFileCorrupt, and what `explained` raises."""
-        local = SparseFile(into, file.size_bytes)
+        local, until = SparseFile(into, file.size_bytes), time.monotonic() + DOWNLOAD_S
+
+        def watch(_: int) -> None:
+            if time.monotonic() > until:
+                raise Unavailable(part="hub")
+
         try:
-            self.fetch(commit, file, local, [(0, file.size_bytes)], unwatched)
+            self.fetch(commit, file, local, [(0, file.size_bytes)], watch)
         finally:
             local.close()
             into.with_name(f"{into.name}.parts").unlink(missing_ok=True)
