@@ -10,7 +10,7 @@ from tests.faults.undisturbed import Undisturbed
 
 GRACE_S = 20
 FOR_EVER_S = 600
-LIMIT_S = 5  # a job without faults takes a second or two
+LIMIT_S = 12  # a job without faults takes a second or two, and more where others are at work
 
 
 def a_running_job(site: Site, world: World) -> str:
