@@ -15,10 +15,12 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.api import (
     adapters,
     alignments,
+    api_keys,
     datasets,
     errors,
     health,
     jobs,
+    page,
     parts,
     patch,
     results,
@@ -72,9 +74,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = wire(settings)
     app.state.settings = settings
-    for module in (adapters, patch, jobs, results, alignments, datasets, webhooks):
+    for module in (adapters, patch, jobs, results, alignments, datasets, webhooks, api_keys):
         app.include_router(module.router)
-    for module in (schema_pages, health):
+    for module in (schema_pages, health, page):
         app.include_router(module.router)
     for router in parts.ROUTERS:
         app.include_router(router)

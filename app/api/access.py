@@ -66,6 +66,7 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
             services,
             records=services.records.of(caller.tenant),
             webhooks=services.webhooks.of(caller.tenant),
+            keys=services.keys.of(caller.tenant),
             quotas=quotas,
         )
 
