@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 from tests.conftest import missing
+from tests.jobs.measured_reports import evaluation, frontier
 from tests.service import Service, running
 from tests.web.kept import a_report, keep, keep_failed, layers
 
@@ -85,11 +86,13 @@ def page(browser: Browser, site: Service) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def reports(site: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Jobs with reports of 224 and 2,000 modules, and one that failed."""
+    """Jobs with reports of 224 and 2,000 modules, of what was measured, and one that failed."""
     folder = tmp_path_factory.mktemp("reports")
     return {
         "small": keep(site, folder, a_report(layers(224))),
         "large": keep(site, folder, a_report(layers(2000))),
         "score": keep(site, folder, {**a_report(layers(224, seed=4)), "kind": "score"}, "score"),
+        "frontier": keep(site, folder, frontier().as_json(), "frontier"),
+        "evaluation": keep(site, folder, evaluation().as_json(), "evaluate"),
         "failed": keep_failed(site),
     }

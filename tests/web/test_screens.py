@@ -22,6 +22,8 @@ PAGES = {
     "report": "/jobs/{small}",
     "large": "/jobs/{large}",
     "failed": "/jobs/{failed}",
+    "frontier": "/jobs/{frontier}",
+    "evaluation": "/jobs/{evaluation}",
     "compare": "/compare?a={small}&b={score}",
     "verdicts": "/verdicts",
     "webhooks": "/webhooks",
@@ -30,6 +32,8 @@ PAGES = {
 DRAWN = {
     "report": "tr[aria-rowindex] .chip",
     "large": "tr[aria-rowindex] .chip",
+    "frontier": ".plot",
+    "evaluation": "main table",
     "compare": "td .chip",
     "failed": ".note.bad",
 }
@@ -45,7 +49,7 @@ def test_every_page_is_drawn(
         for name, path in PAGES.items():
             page.goto(path.format(**reports))
             expect(page.locator(DRAWN.get(name, "main .panel")).first).to_be_visible()
-            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(200)  # for what is drawn in the next frames
             wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wider <= 0, f"{name} is {wider} pixels wider than a {look}"
             page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)

@@ -9,7 +9,7 @@ const BEYOND = 10;
 /** columns: {key, title, width (rem), numeric, cell(row), sort(row), live}. */
 export class LongTable {
   constructor({ caption, columns, rows, attributes = () => ({}), order = null, signal }) {
-    Object.assign(this, { columns, all: rows, attributes, order, filter: () => true, elements: new Map(), everything: false });
+    Object.assign(this, { columns, all: rows, attributes, order, filter: () => true, elements: new Map(), worn: new WeakMap(), everything: false });
     this.body = h("tbody");
     this.above = spacer(columns.length);
     this.below = spacer(columns.length);
@@ -80,22 +80,25 @@ export class LongTable {
   made(row, at) {
     const cells = this.columns.map((column, i) => add(h(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric ? "number" : null }), [column.cell(row)]));
     const element = h("tr", { "aria-rowindex": at + 2 }, cells);
+    this.columns.forEach((column, i) => column.meter && cells[i].classList.add("meter"));
     this.dressed(element, row);
     return element;
   }
 
   dressed(element, row) {
-    for (const [name, value] of Object.entries(this.attributes(row))) {
+    const attributes = this.attributes(row);
+    for (const [name, value] of Object.entries(attributes)) {
       if (name === "share") element.style.setProperty("--share", value);
       else element.setAttribute(name, value);
     }
-    this.columns.forEach((column, i) => column.meter && element.cells[i].classList.add("meter"));
+    this.worn.set(element, JSON.stringify(attributes));
   }
 
-  /** What a row says has changed, but not which rows there are. */
+  /** What rows say has changed, but not which rows there are: those whose attributes differ. */
   refresh() {
     for (const [at, element] of this.elements) {
       const row = this.rows[at];
+      if (this.worn.get(element) === JSON.stringify(this.attributes(row))) continue;
       this.dressed(element, row);
       this.columns.forEach((column, i) => { if (column.live) element.cells[i].replaceChildren(column.cell(row)); });
     }

@@ -11,17 +11,22 @@ const MEASURES = { cosine: "Cosine", retained_energy: "Retained energy" };
 export function heatMap(decisions, { onHover, signal }) {
   const grid = gridOf(decisions.layers);
   const canvas = h("canvas", { "aria-hidden": "true" });
-  const map = { decisions, grid, canvas, measure: "cosine", colours: palette(), range: null, layout: null };
+  const map = { decisions, grid, canvas, measure: "cosine", colours: palette(), range: null, width: 0, layout: null };
   const frame = h("div", { class: "heat", tabindex: "0", role: "application", "aria-roledescription": "heat map",
     "aria-label": `Heat map of ${decisions.layers.length} modules, ${grid.rows.length} layers by ${grid.kinds.length} kinds. Arrow keys go from module to module; the table below has the same numbers.`,
     "aria-describedby": "module-detail" }, canvas);
   const legend = h("div", { class: "legend" });
-  const draw = framed(() => { drawn(map); told(legend, map); });
-  const measure = (name) => { map.measure = name; map.range = rangeOf(decisions.layers, name); draw(); };
+  const draw = framed(() => drawn(map));
+  const measure = (name) => {
+    map.measure = name;
+    map.range = rangeOf(decisions.layers, name);
+    told(legend, map);
+    draw();
+  };
   measure("cosine");
   decisions.onChange(draw);
-  new ResizeObserver(draw).observe(frame);
-  onTheme(() => { map.colours = palette(); draw(); }, signal);
+  new ResizeObserver(([entry]) => { map.width = entry.contentRect.width; map.layout = null; draw(); }).observe(frame);
+  onTheme(() => { map.colours = palette(); told(legend, map); draw(); }, signal);
   listen(frame, map, onHover);
   return h("section", { class: "panel", "aria-labelledby": "heat-title" },
     h("div", { class: "row apart" }, h("h2", { id: "heat-title" }, "By layer and kind"), measureSwitch(measure)), frame, legend);
@@ -64,11 +69,10 @@ function stepped({ decisions, grid }, key) {
 
 function drawn(map) {
   const { canvas, grid, decisions } = map;
-  const width = canvas.parentElement.clientWidth;
-  if (!width) return;
+  if (!map.width) return;
   const context = canvas.getContext("2d");
   context.font = FONT;
-  map.layout = layoutOf(grid, width, (text) => context.measureText(text).width);
+  map.layout ??= layoutOf(grid, map.width, (text) => context.measureText(text).width);
   sized(canvas, map.layout, context);
   labelled(context, map);
   decisions.layers.forEach((layer, i) => painted(context, map, layer, i));

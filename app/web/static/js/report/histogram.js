@@ -74,6 +74,7 @@ function drawn(decisions, { bins, bars, line, slider, exact, range }) {
 }
 
 function stood(bar, bottom, height) {
+  if (bar.height.baseVal.value === height && bar.y.baseVal.value === bottom - height) return;
   bar.setAttribute("y", bottom - height);
   bar.setAttribute("height", height);
 }

@@ -38,8 +38,10 @@ function tile(key, title, total) {
   return {
     element: h("div", { class: `tile ${key}` }, h("dt", {}, title), h("dd", {}, value, of, was)),
     show(now, before) {
-      value.textContent = number(now);
-      was.textContent = number(now) === number(before) ? "" : `was ${number(before)}`;
+      const said = number(now);
+      if (value.textContent === said) return;
+      value.textContent = said;
+      was.textContent = said === number(before) ? "" : `was ${number(before)}`;
     },
   };
 }
