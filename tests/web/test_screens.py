@@ -53,3 +53,8 @@ def test_every_page_is_drawn(
             wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wider <= 0, f"{name} is {wider} pixels wider than a {look}"
             page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
+            if name == "report":
+                page.get_by_role("button", name="model.layers.0.mlp.up_proj").click()
+                page.get_by_label("Threshold of the cosine").fill("0.5")
+                expect(page.get_by_text("The service decides the same.")).to_be_visible()
+                page.screenshot(path=folder / f"moved-{look}.png", full_page=True)

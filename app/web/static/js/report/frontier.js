@@ -10,6 +10,7 @@ const EDGE = { left: 56, right: 20, top: 16, bottom: 46 };
 const SHAPES = [
   "M-5-5H5V5H-5Z", "M0-6.5L6 5H-6Z", "M0-7L7 0L0 7L-7 0Z", "M0 6.5L6-5H-6Z",
   "M-2-6.5H2V-2H6.5V2H2V6.5H-2V2H-6.5V-2H-2Z", "M-5.5 0A5.5 5.5 0 1 0 5.5 0A5.5 5.5 0 1 0-5.5 0Z",
+  "M0-8L1.9-2.6L7.6-2.5L3 1L4.7 6.5L0 3.2L-4.7 6.5L-3 1L-7.6-2.5L-1.9-2.6Z",
 ];
 const FAMILIES = ["approximate", "subspace", "complement", "scale", "prune", "salora"];
 
@@ -108,8 +109,18 @@ function heldOut({ choice }) {
 }
 
 function pointsSection(report) {
-  const rows = report.points.map((point, i) => [point.family, `${point.step}/${point.steps}`, point.stage,
+  const rows = (stage) => report.points.flatMap((point, i) => (point.stage === stage ? [cellsOf(report, point, i)] : []));
+  const screened = rows("screened");
+  return section("Every setting", table("Measured settings, on the tuning split", TITLES, rows("measured")),
+    screened.length > 0 && h("details", {}, h("summary", {}, `${screened.length} settings that were screened`),
+      h("p", { class: "hint" }, "By likelihoods, nothing generated: not to be compared with the rates above."),
+      table("Screened settings", TITLES, screened)));
+}
+
+const TITLES = ["Family", "Step", "Refusal", "Over-refusal", "Utility", "Drift", "Standing"];
+
+function cellsOf(report, point, i) {
+  return [point.family, `${point.step}/${point.steps}`,
     fixed(point.scores.refusal, 3), fixed(point.scores.over_refusal, 3), fixed(point.scores.utility, 3), fixed(point.scores.drift, 3),
-    [report.frontier.includes(i) && "frontier", i === report.default && "default", isChosen(report, point) && "chosen"].filter(Boolean).join(", ") || "–"]);
-  return section("Every setting", table("Settings on the tuning split", ["Family", "Step", "Stage", "Refusal", "Over-refusal", "Utility", "Drift", "Standing"], rows));
+    [report.frontier.includes(i) && "frontier", i === report.default && "default", isChosen(report, point) && "chosen"].filter(Boolean).join(", ") || "–"];
 }

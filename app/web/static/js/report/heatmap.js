@@ -131,10 +131,10 @@ function painted(context, map, layer, i) {
 /** Cosines away from the threshold are stronger: one colour for what is projected, one for the rest. */
 function colourOf({ colours, measure, range, decisions }, value, decision) {
   const [low, high] = range;
-  const span = Math.max(high - low, 1e-9);
-  if (measure !== "cosine") return mixed(colours.sunken, colours.accent, 0.08 + (0.92 * (value - low)) / span);
+  if (measure !== "cosine") return mixed(colours.sunken, colours.accent, 0.08 + (0.92 * (value - low)) / Math.max(high - low, 1e-9));
   const edge = decisions.edge ?? (decision === "projected" ? high : low);
-  return mixed(colours.surface, colours[decision], 0.3 + (0.7 * Math.abs(value - edge)) / span);
+  const furthest = Math.max(high - edge, edge - low, 1e-9);
+  return mixed(colours.surface, colours[decision], 0.32 + (0.68 * Math.abs(value - edge)) / furthest);
 }
 
 function hatched(context, { colours }, { x, y, width, height }) {

@@ -25,7 +25,10 @@ function otherParts(report) {
 function decidedReport(job, report, signal) {
   const decisions = new Decisions(report);
   const warnings = h("div", {}, warningList(report));
-  const onWarnings = (of) => replace(warnings, warningList(of));
+  const onWarnings = (of) => {
+    warnings.style.minHeight = `${warnings.offsetHeight}px`; // so that the slider stays where the pointer is
+    replace(warnings, warningList(of));
+  };
   const detail = moduleDetail(decisions);
   return h("div", { class: "stack" },
     warnings,
