@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from app.domain.errors import TooManyAttempts
 from app.domain.job import Fault
@@ -32,6 +32,11 @@ def events(redis_url: str) -> RedisEvents:
     return RedisEvents(redis_url)
 
 
+def told(page: Page, text: str) -> Locator:
+    """What is to be seen; now and then it is said as well."""
+    return page.get_by_role("region", name="Progress").get_by_text(text).first
+
+
 def module(events: RedisEvents, job: str, done: int, total: int = 10) -> None:
     said = {"done": done, "total": total, "module": f"model.layers.{done}.q_proj", "cosine": 0.5}
     events.publish(job, "module", said)
@@ -49,7 +54,7 @@ def test_a_queued_job_is_cancelled_at_once(browser: Browser, live: list[Service]
         job = records.add_job(a_job(adapter), None)
     with opened(browser, live[-1]) as (page, _):
         page.goto(f"/jobs/{job.id}")
-        expect(page.get_by_text("Queued: a worker takes it")).to_be_visible()
+        expect(told(page, "Queued: a worker takes it")).to_be_visible()
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Nothing was written.")).to_be_visible()
         expect(page.locator(".head .chip")).to_have_text("cancelled")
@@ -67,7 +72,7 @@ def test_a_running_job_shows_how_far_it_is_and_what_it_reads(
         for done in range(1, 6):
             module(events, job, done)
             page.wait_for_timeout(60)
-        expect(page.get_by_role("status").first).to_contain_text("5 of 10 modules, about")
+        expect(told(page, "5 of 10 modules, about")).to_be_visible()
         expect(page.get_by_role("progressbar", name="Progress")).to_have_attribute("value", "5")
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("button", name="Cancelling")).to_be_disabled()
@@ -86,14 +91,14 @@ def test_a_page_comes_back_after_the_service_and_misses_nothing(
         page.on("request", lambda request: resumed.append(last_id(request)))
         page.goto(f"/jobs/{job}")
         module(events, job, 3)
-        expect(page.get_by_text("3 of 10 modules")).to_be_visible()
+        expect(told(page, "3 of 10 modules")).to_be_visible()
         old.stop()
         expect(page.get_by_text("The connection is lost.")).to_be_visible()
         module(events, job, 4)
         port = urlsplit(old.url).port
         assert port
         live.append(start(old.data, model_root, port, **old.settings))
-        expect(page.get_by_text("4 of 10 modules")).to_be_visible()
+        expect(told(page, "4 of 10 modules")).to_be_visible()
         expect(page.get_by_text("The connection is lost.")).to_be_hidden()
         assert any(resumed)
         end(live[-1], job, "failed", Fault.of(TooManyAttempts(attempts=5)))

@@ -47,6 +47,8 @@ def test_every_page_is_drawn(
     with opened(browser, site, **LOOKS[look]) as (page, watched):
         watched.allowed |= {"/v1/verdicts"}
         for name, path in PAGES.items():
+            if name == "large" and look != "light":
+                continue  # the same with more rows
             page.goto(path.format(**reports))
             expect(page.locator(DRAWN.get(name, "main .panel")).first).to_be_visible()
             page.wait_for_timeout(200)  # for what is drawn in the next frames

@@ -10,7 +10,10 @@ export class Problem extends Error {
   }
 }
 
-const AWAY = { title: "The service does not answer", detail: "Check that it runs, then try again." };
+const AWAY = {
+  title: "The service does not answer",
+  detail: "Check that it runs, then try again.",
+};
 
 export function headersWith(more = {}) {
   const key = keptKey();
@@ -61,7 +64,9 @@ export async function post(path, body, headers = {}) {
 export const remove = (path) => send(path, { method: "DELETE" });
 
 export function query(path, parameters) {
-  const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const given = Object.entries(parameters).filter(
+    ([, value]) => value !== "" && value !== null && value !== undefined,
+  );
   return given.length ? `${path}?${new URLSearchParams(given)}` : path;
 }
 
@@ -80,9 +85,11 @@ function uploaded(path, form, onProgress) {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
-    for (const [name, value] of Object.entries(headersWith())) request.setRequestHeader(name, value);
+    for (const [name, value] of Object.entries(headersWith()))
+      request.setRequestHeader(name, value);
     request.upload.onprogress = (event) => onProgress(event.loaded, event.total);
-    request.onloadend = () => resolve({ status: request.status, body: parsed(request.responseText) });
+    request.onloadend = () =>
+      resolve({ status: request.status, body: parsed(request.responseText) });
     request.send(form);
   });
 }
@@ -110,5 +117,7 @@ export async function download(path, name) {
 
 /** For Idempotency-Key; `crypto.randomUUID` is missing where the page does not come over TLS. */
 export function token() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
 }

@@ -43,18 +43,31 @@ export function field(label, control, hint) {
   control.id ||= newId("field");
   const hintId = hint ? `${control.id}-hint` : null;
   if (hintId) control.setAttribute("aria-describedby", hintId);
-  return h("div", { class: "field" }, h("label", { for: control.id }, label), control,
-    hint && h("span", { class: "hint", id: hintId }, hint));
+  return h(
+    "div",
+    { class: "field" },
+    h("label", { for: control.id }, label),
+    control,
+    hint && h("span", { class: "hint", id: hintId }, hint),
+  );
 }
 
 export function select(options, value, props) {
-  return h("select", props, options.map(([key, text]) =>
-    h("option", { value: key, selected: key === value }, text)));
+  return h(
+    "select",
+    props,
+    options.map(([key, text]) => h("option", { value: key, selected: key === value }, text)),
+  );
 }
 
 export function facts(pairs) {
-  return h("dl", { class: "facts" }, pairs.filter((pair) => pair && pair[1] !== null && pair[1] !== undefined)
-    .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  return h(
+    "dl",
+    { class: "facts" },
+    pairs
+      .filter((pair) => pair && pair[1] !== null && pair[1] !== undefined)
+      .map(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]),
+  );
 }
 
 export function chip(name, text = name) {
@@ -70,12 +83,20 @@ export function announce(text) {
 export function framed(act) {
   let waiting = null;
   return (...given) => {
-    if (!waiting) requestAnimationFrame(() => { const now = waiting; waiting = null; act(...now); });
+    if (!waiting)
+      requestAnimationFrame(() => {
+        const now = waiting;
+        waiting = null;
+        act(...now);
+      });
     waiting = given;
   };
 }
 
 export function debounced(act, ms) {
   let timer = 0;
-  return (...given) => { clearTimeout(timer); timer = setTimeout(() => act(...given), ms); };
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => act(...given), ms);
+  };
 }

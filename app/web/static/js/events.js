@@ -25,7 +25,13 @@ export async function follow(path, { signal, onEvent, onState }) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Problem && error.status >= 400 && error.status < 500 && error.status !== 429) throw error;
+      if (
+        error instanceof Problem &&
+        error.status >= 400 &&
+        error.status < 500 &&
+        error.status !== 429
+      )
+        throw error;
     }
     onState("waiting", wait / 1000);
     await paused(wait, signal);
@@ -37,7 +43,10 @@ export async function follow(path, { signal, onEvent, onState }) {
 async function opened(path, last, signal) {
   for (;;) {
     const key = keptKey();
-    const headers = headersWith({ Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) });
+    const headers = headersWith({
+      Accept: "text/event-stream",
+      ...(last && { "Last-Event-ID": last }),
+    });
     const answer = await fetch(path, { headers, signal, cache: "no-store" });
     if (answer.status === 204) return null;
     if (answer.ok) return answer;
@@ -78,6 +87,13 @@ export function eventOf(block) {
 function paused(ms, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
   });
 }

@@ -4,23 +4,30 @@ export function number(value, digits = 4) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  return size >= 1e-3 && size < 1e6 ? String(Number(value.toPrecision(digits))) : value.toExponential(2);
+  return size >= 1e-3 && size < 1e6
+    ? String(Number(value.toPrecision(digits)))
+    : value.toExponential(2);
 }
 
 /** Four digits, trailing zeros too, for a column. */
-export const significant = (value) => (value && Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4 ? value.toPrecision(4) : number(value));
+export const significant = (value) =>
+  value && Math.abs(value) >= 1e-3 && Math.abs(value) < 1e4 ? value.toPrecision(4) : number(value);
 
 /** With as many places as its neighbours in a column. */
 export const fixed = (value, places = 4) =>
   value === null || value === undefined ? "–" : value.toFixed(places);
 
-export const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`);
+export const percent = (value) =>
+  value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`;
 
 export function bytes(count) {
   if (count === null || count === undefined) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let at = 0;
-  while (count >= 1024 && at < units.length - 1) { count /= 1024; at += 1; }
+  while (count >= 1024 && at < units.length - 1) {
+    count /= 1024;
+    at += 1;
+  }
   return `${at ? count.toFixed(count < 10 ? 1 : 0) : count} ${units[at]}`;
 }
 

@@ -19,31 +19,65 @@ export function forgetKey() {
 /** Whether there is a key now that is not `tried`. Several that ask at once share one dialog. */
 export async function askForKey(problem, tried) {
   if (keptKey() !== tried) return true;
-  asking ??= asked(problem, tried !== null).finally(() => { asking = null; });
+  asking ??= asked(problem, tried !== null).finally(() => {
+    asking = null;
+  });
   return asking;
 }
 
 function asked(problem, wasWrong) {
-  const input = h("input", { id: "api-key", type: "password", autocomplete: "off", spellcheck: "false", required: true });
-  const dialog = h("dialog", { "aria-labelledby": "key-title" },
-    h("form", { method: "dialog", class: "stack" },
+  const input = h("input", {
+    id: "api-key",
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+  });
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "key-title" },
+    h(
+      "form",
+      { method: "dialog", class: "stack" },
       h("h2", { id: "key-title" }, problem.body.title ?? "An API key is needed"),
-      h("p", {}, wasWrong ? "The key that was given opens nothing here." : "This service wants to know who asks."),
-      h("div", { class: "field" }, h("label", { for: "api-key" }, "API key"), input,
-        h("span", { class: "hint" }, "Kept in this tab until it is closed. adapter-safety keys create makes one.")),
-      h("div", { class: "row end" },
+      h(
+        "p",
+        {},
+        wasWrong
+          ? "The key that was given opens nothing here."
+          : "This service wants to know who asks.",
+      ),
+      h(
+        "div",
+        { class: "field" },
+        h("label", { for: "api-key" }, "API key"),
+        input,
+        h(
+          "span",
+          { class: "hint" },
+          "Kept in this tab until it is closed. adapter-safety keys create makes one.",
+        ),
+      ),
+      h(
+        "div",
+        { class: "row end" },
         h("button", { type: "button", onclick: () => dialog.close("") }, "Not now"),
-        h("button", { class: "primary", value: "use" }, "Use this key"))));
+        h("button", { class: "primary", value: "use" }, "Use this key"),
+      ),
+    ),
+  );
   dialog.querySelector("form").addEventListener("submit", (event) => {
     event.preventDefault();
     dialog.close(input.value.trim());
   });
   document.body.append(dialog);
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => {
-    dialog.remove();
-    if (dialog.returnValue) sessionStorage.setItem(NAME, dialog.returnValue);
-    showWhetherKept();
-    resolve(Boolean(dialog.returnValue));
-  }));
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      if (dialog.returnValue) sessionStorage.setItem(NAME, dialog.returnValue);
+      showWhetherKept();
+      resolve(Boolean(dialog.returnValue));
+    }),
+  );
 }

@@ -9,19 +9,51 @@ const BEYOND = 10;
 /** columns: {key, title, width (rem), numeric, cell(row), sort(row), live}. */
 export class LongTable {
   constructor({ caption, columns, rows, attributes = () => ({}), order = null, signal }) {
-    Object.assign(this, { columns, all: rows, attributes, order, filter: () => true, elements: new Map(), worn: new WeakMap(), everything: false });
+    Object.assign(this, {
+      columns,
+      all: rows,
+      attributes,
+      order,
+      filter: () => true,
+      elements: new Map(),
+      worn: new WeakMap(),
+      everything: false,
+    });
     this.body = h("tbody");
     this.above = spacer(columns.length);
     this.below = spacer(columns.length);
     this.heads = columns.map((column) => this.head(column));
-    this.table = h("table", { "aria-rowcount": rows.length + 1 }, h("caption", { class: "visually-hidden" }, caption),
-      h("thead", {}, h("tr", { "aria-rowindex": 1 }, this.heads)), this.body);
-    this.element = h("div", { class: "long", tabindex: "0", role: "region", "aria-label": caption }, this.table);
+    this.table = h(
+      "table",
+      { "aria-rowcount": rows.length + 1 },
+      h("caption", { class: "visually-hidden" }, caption),
+      h("thead", {}, h("tr", { "aria-rowindex": 1 }, this.heads)),
+      this.body,
+    );
+    this.element = h(
+      "div",
+      { class: "long", tabindex: "0", role: "region", "aria-label": caption },
+      this.table,
+    );
     this.table.style.minWidth = `${columns.reduce((sum, column) => sum + column.width, 0)}rem`;
-    this.element.addEventListener("scroll", framed(() => this.draw()), { passive: true });
+    this.element.addEventListener(
+      "scroll",
+      framed(() => this.draw()),
+      { passive: true },
+    );
     new ResizeObserver(framed(() => this.draw())).observe(this.element);
-    for (const [name, value] of [["beforeprint", true], ["afterprint", false]]) {
-      addEventListener(name, () => { this.everything = value; this.draw(); }, { signal });
+    for (const [name, value] of [
+      ["beforeprint", true],
+      ["afterprint", false],
+    ]) {
+      addEventListener(
+        name,
+        () => {
+          this.everything = value;
+          this.draw();
+        },
+        { signal },
+      );
     }
     this.arrange();
   }
@@ -31,7 +63,11 @@ export class LongTable {
       this.order = { key: column.key, down: this.order?.key === column.key && !this.order.down };
       this.arrange();
     };
-    const cell = h("th", { scope: "col", class: column.numeric ? "number" : null }, h("button", { type: "button", class: "plain", onclick: by }, column.title));
+    const cell = h(
+      "th",
+      { scope: "col", class: column.numeric ? "number" : null },
+      h("button", { type: "button", class: "plain", onclick: by }, column.title),
+    );
     cell.style.width = `${column.width}rem`;
     return cell;
   }
@@ -40,7 +76,8 @@ export class LongTable {
   arrange() {
     this.rows = this.all.filter((row) => this.filter(row));
     const column = this.columns.find((each) => each.key === this.order?.key);
-    if (column) this.rows.sort(comparing(column.sort ?? ((row) => row[column.key]), this.order.down));
+    if (column)
+      this.rows.sort(comparing(column.sort ?? ((row) => row[column.key]), this.order.down));
     this.heads.forEach((head, i) => this.marked(head, this.columns[i]));
     this.elements.clear();
     this.body.replaceChildren(this.above, this.below);
@@ -49,15 +86,23 @@ export class LongTable {
   }
 
   marked(head, column) {
-    if (this.order?.key === column.key) head.setAttribute("aria-sort", this.order.down ? "descending" : "ascending");
+    if (this.order?.key === column.key)
+      head.setAttribute("aria-sort", this.order.down ? "descending" : "ascending");
     else head.removeAttribute("aria-sort");
   }
 
   draw() {
-    const first = this.everything ? 0 : Math.max(0, Math.floor(this.element.scrollTop / ROW) - BEYOND);
-    const last = this.everything ? this.rows.length : Math.min(this.rows.length, first + Math.ceil(this.element.clientHeight / ROW) + 2 * BEYOND);
+    const first = this.everything
+      ? 0
+      : Math.max(0, Math.floor(this.element.scrollTop / ROW) - BEYOND);
+    const last = this.everything
+      ? this.rows.length
+      : Math.min(this.rows.length, first + Math.ceil(this.element.clientHeight / ROW) + 2 * BEYOND);
     for (const [at, element] of this.elements) {
-      if (at < first || at >= last) { element.remove(); this.elements.delete(at); }
+      if (at < first || at >= last) {
+        element.remove();
+        this.elements.delete(at);
+      }
     }
     let before = this.above;
     for (let at = first; at < last; at += 1) before = this.placed(at, before);
@@ -78,7 +123,12 @@ export class LongTable {
   }
 
   made(row, at) {
-    const cells = this.columns.map((column, i) => add(h(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric ? "number" : null }), [column.cell(row)]));
+    const cells = this.columns.map((column, i) =>
+      add(
+        h(i ? "td" : "th", { scope: i ? null : "row", class: column.numeric ? "number" : null }),
+        [column.cell(row)],
+      ),
+    );
     const element = h("tr", { "aria-rowindex": at + 2 }, cells);
     this.columns.forEach((column, i) => column.meter && cells[i].classList.add("meter"));
     this.dressed(element, row);
@@ -100,7 +150,9 @@ export class LongTable {
       const row = this.rows[at];
       if (this.worn.get(element) === JSON.stringify(this.attributes(row))) continue;
       this.dressed(element, row);
-      this.columns.forEach((column, i) => { if (column.live) element.cells[i].replaceChildren(column.cell(row)); });
+      this.columns.forEach((column, i) => {
+        if (column.live) element.cells[i].replaceChildren(column.cell(row));
+      });
     }
   }
 
@@ -108,13 +160,19 @@ export class LongTable {
     const at = this.rows.indexOf(wanted);
     if (at < 0) return;
     const top = at * ROW;
-    const inSight = top >= this.element.scrollTop && top + 2 * ROW <= this.element.scrollTop + this.element.clientHeight;
+    const inSight =
+      top >= this.element.scrollTop &&
+      top + 2 * ROW <= this.element.scrollTop + this.element.clientHeight;
     if (!inSight) this.element.scrollTop = Math.max(0, top - this.element.clientHeight / 3);
   }
 }
 
 function spacer(columns) {
-  return h("tr", { class: "spacer", "aria-hidden": "true", hidden: true }, h("td", { colspan: columns }));
+  return h(
+    "tr",
+    { class: "spacer", "aria-hidden": "true", hidden: true },
+    h("td", { colspan: columns }),
+  );
 }
 
 /** Nothing comes last, whichever way. */
@@ -123,6 +181,8 @@ function comparing(value, down) {
   return (one, other) => {
     const [a, b] = [value(one), value(other)];
     if (a === null || b === null) return (a === null) - (b === null);
-    return sign * (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b);
+    return (
+      sign * (typeof a === "string" ? a.localeCompare(b, undefined, { numeric: true }) : a - b)
+    );
   };
 }

@@ -14,6 +14,13 @@ route("/verdicts", "Verdicts", showVerdicts);
 route("/webhooks", "Webhooks", showWebhooks);
 route("/keys", "API keys", showKeys);
 
-document.getElementById("forget-key").addEventListener("click", () => { forgetKey(); go("/"); });
+document.getElementById("forget-key").addEventListener("click", () => {
+  forgetKey();
+  go("/");
+});
+for (const name of ["dragover", "drop"]) {
+  // a file that misses its place would take the page away
+  document.addEventListener(name, (event) => event.preventDefault());
+}
 showWhetherKept();
 start();

@@ -5,7 +5,10 @@ import { facts, h } from "./dom.js";
 const SAID = new Set(["type", "title", "status", "detail", "errors"]);
 
 export function problemNote(error) {
-  const body = error.body ?? { title: "The page has a fault", detail: String(error.message ?? error) };
+  const body = error.body ?? {
+    title: "The page has a fault",
+    detail: String(error.message ?? error),
+  };
   return h("div", { class: "note bad", role: "alert" }, problemText(body));
 }
 
@@ -14,8 +17,14 @@ export function problemText(body) {
   return [
     h("h2", {}, body.title ?? "Something went wrong"),
     body.detail && h("p", {}, body.detail),
-    body.errors?.length > 1 && h("ul", {}, body.errors.slice(1).map((each) => h("li", {}, `${each.field}: ${each.reason}`))),
-    rest.length > 0 && facts(rest.map(([name, value]) => [name.replaceAll("_", " "), h("code", {}, said(value))])),
+    body.errors?.length > 1 &&
+      h(
+        "ul",
+        {},
+        body.errors.slice(1).map((each) => h("li", {}, `${each.field}: ${each.reason}`)),
+      ),
+    rest.length > 0 &&
+      facts(rest.map(([name, value]) => [name.replaceAll("_", " "), h("code", {}, said(value))])),
   ];
 }
 

@@ -8,7 +8,12 @@ let ending = new AbortController();
 
 export function route(pattern, title, show) {
   const names = [...pattern.matchAll(/:(\w+)/g)].map((match) => match[1]);
-  routes.push({ match: new RegExp(`^${pattern.replace(/:\w+/g, "([^/]+)")}$`), names, title, show });
+  routes.push({
+    match: new RegExp(`^${pattern.replace(/:\w+/g, "([^/]+)")}$`),
+    names,
+    title,
+    show,
+  });
 }
 
 export function go(address) {
@@ -19,10 +24,25 @@ export function go(address) {
 export function start() {
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[href]");
-    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
+    if (
+      !link ||
+      event.defaultPrevented ||
+      event.button ||
+      event.metaKey ||
+      event.ctrlKey ||
+      event.shiftKey
+    )
+      return;
     const to = new URL(link.href, location.href);
     const stays = to.pathname === location.pathname && to.hash;
-    if (to.origin !== location.origin || stays || link.download || link.target || !found(to.pathname)) return;
+    if (
+      to.origin !== location.origin ||
+      stays ||
+      link.download ||
+      link.target ||
+      !found(to.pathname)
+    )
+      return;
     event.preventDefault();
     go(to.pathname + to.search);
   });
@@ -33,7 +53,13 @@ export function start() {
 function found(path) {
   for (const each of routes) {
     const match = each.match.exec(path);
-    if (match) return { each, values: Object.fromEntries(each.names.map((name, i) => [name, decodeURIComponent(match[i + 1])])) };
+    if (match)
+      return {
+        each,
+        values: Object.fromEntries(
+          each.names.map((name, i) => [name, decodeURIComponent(match[i + 1])]),
+        ),
+      };
   }
   return null;
 }
@@ -68,7 +94,8 @@ async function shown({ each, values }, view, signal) {
 function markCurrent() {
   for (const link of document.querySelectorAll(".top nav a")) {
     const path = new URL(link.href).pathname;
-    const isHere = path === location.pathname || (path === "/" && location.pathname.startsWith("/jobs/"));
+    const isHere =
+      path === location.pathname || (path === "/" && location.pathname.startsWith("/jobs/"));
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }

@@ -28,23 +28,36 @@ function nearestParts(found) {
     if (!folders.has(folder)) folders.set(folder, new Map());
     folders.get(folder).set(path.slice(cut + 1), file);
   }
-  const whole = [...folders].filter(([, files]) => files.has(CONFIG) && files.has(WEIGHTS))
+  const whole = [...folders]
+    .filter(([, files]) => files.has(CONFIG) && files.has(WEIGHTS))
     .sort(([one], [other]) => one.split("/").length - other.split("/").length);
   if (!whole.length) throw new Error(missing(found));
   const [folder, files] = whole[0];
-  return { folder, config: files.get(CONFIG), weights: files.get(WEIGHTS), readme: files.get("README.md") };
+  return {
+    folder,
+    config: files.get(CONFIG),
+    weights: files.get(WEIGHTS),
+    readme: files.get("README.md"),
+  };
 }
 
 function missing(found) {
-  const names = found.slice(0, 4).map(({ file }) => file.name).join(", ") || "nothing";
+  const names =
+    found
+      .slice(0, 4)
+      .map(({ file }) => file.name)
+      .join(", ") || "nothing";
   return `An adapter is ${CONFIG} and ${WEIGHTS}, their folder, or one archive (zip, tar, tar.gz). Found: ${names}${found.length > 4 ? " and more" : ""}.`;
 }
 
-export const chosen = (list) => Array.from(list, (file) => ({ path: file.webkitRelativePath || file.name, file }));
+export const chosen = (list) =>
+  Array.from(list, (file) => ({ path: file.webkitRelativePath || file.name, file }));
 
 /** Of a drop, folders read through. */
 export async function dropped(transfer) {
-  const entries = Array.from(transfer.items ?? [], (item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const entries = Array.from(transfer.items ?? [], (item) => item.webkitGetAsEntry?.()).filter(
+    Boolean,
+  );
   if (!entries.length) return chosen(transfer.files);
   return (await Promise.all(entries.map((entry) => walked(entry, "")))).flat();
 }

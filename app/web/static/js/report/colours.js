@@ -1,10 +1,24 @@
 // The tokens' colours for what is drawn on a canvas, read again when the theme changes.
 
-const NAMES = ["surface", "sunken", "ink", "ink-2", "ink-3", "line", "line-strong", "projected", "kept", "skipped", "accent"];
+const NAMES = [
+  "surface",
+  "sunken",
+  "ink",
+  "ink-2",
+  "ink-3",
+  "line",
+  "line-strong",
+  "projected",
+  "kept",
+  "skipped",
+  "accent",
+];
 
 export function palette() {
   const style = getComputedStyle(document.documentElement);
-  return Object.fromEntries(NAMES.map((name) => [name, parsed(style.getPropertyValue(`--${name}`).trim())]));
+  return Object.fromEntries(
+    NAMES.map((name) => [name, parsed(style.getPropertyValue(`--${name}`).trim())]),
+  );
 }
 
 export function onTheme(act, signal) {

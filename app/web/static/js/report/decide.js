@@ -42,7 +42,9 @@ export class Decisions {
   }
 
   get changed() {
-    return this.now === this.stored ? [] : this.layers.flatMap((_, i) => (this.now[i] === this.stored[i] ? [] : [i]));
+    return this.now === this.stored
+      ? []
+      : this.layers.flatMap((_, i) => (this.now[i] === this.stored[i] ? [] : [i]));
   }
 }
 
@@ -60,7 +62,10 @@ export function summarised(layers, decisions, threshold) {
   layers.forEach((layer, i) => {
     count[decisions[i]] += 1;
     const pdst = pdstOf(layer, decisions[i]);
-    if (pdst !== null) { sum += pdst; known += 1; }
+    if (pdst !== null) {
+      sum += pdst;
+      known += 1;
+    }
   });
   return { ...count, threshold, mean_pdst: known ? sum / known : null };
 }

@@ -12,29 +12,59 @@ export function moduleDetail(decisions) {
   draw();
   return {
     element: h("section", { class: "panel detail", "aria-label": "One module" }, body),
-    hover(index) { if (index !== hovered) { hovered = index; draw(); } },
+    hover(index) {
+      if (index !== hovered) {
+        hovered = index;
+        draw();
+      }
+    },
   };
 }
 
 function shown(body, decisions, index) {
   if (index === null) {
-    replace(body, h("p", { class: "quiet" }, "Point at a module in the map, or choose one in the table, to see all that is known of it."));
+    replace(
+      body,
+      h(
+        "p",
+        { class: "quiet" },
+        "Point at a module in the map, or choose one in the table, to see all that is known of it.",
+      ),
+    );
     return;
   }
   const layer = decisions.layers[index];
   const decision = decisions.now[index];
   const same = decision === decisions.stored[index];
-  replace(body,
+  replace(
+    body,
     h("div", { class: "row apart" }, h("h3", {}, layer.module), chip(decision)),
-    h("dl", {}, pairs(layer, decision).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    h("p", { class: "small" }, same ? layer.reason : `With this threshold it would be ${decision}; the job ${decisions.stored[index]} it. ${layer.note ?? ""}`));
+    h(
+      "dl",
+      {},
+      pairs(layer, decision).map(([name, value]) =>
+        h("div", {}, h("dt", {}, name), h("dd", {}, value)),
+      ),
+    ),
+    h(
+      "p",
+      { class: "small" },
+      same
+        ? layer.reason
+        : `With this threshold it would be ${decision}; the job ${decisions.stored[index]} it. ${layer.note ?? ""}`,
+    ),
+  );
 }
 
 function pairs(layer, decision) {
   return [
-    ["cosine", number(layer.cosine, 6)], ["retained energy", number(layer.retained_energy)],
-    ["‖dW‖", number(layer.update_norm)], ["‖V‖", number(layer.alignment_norm)],
-    ["pdst", number(pdstOf(layer, decision))], ["rank", layer.rank ?? "full"],
-    ["shape", layer.shape.join(" × ")], ["V from", layer.alignment ?? "–"],
+    ["cosine", number(layer.cosine, 6)],
+    ["retained energy", number(layer.retained_energy)],
+    ["‖dW‖", number(layer.update_norm)],
+    ["‖V‖", number(layer.alignment_norm)],
+    ["pdst", number(pdstOf(layer, decision))],
+    ["rank", layer.rank ?? "full"],
+    ["shape", layer.shape.join(" × ")],
+    ["V from", layer.alignment ?? "–"],
   ];
 }

@@ -2,7 +2,9 @@
 
 /** `cells` by row and column hold indices of modules: several where a layer has more of a kind. */
 export function gridOf(layers) {
-  const rows = [...new Set(layers.map((layer) => layer.layer))].sort((one, other) => (one ?? Infinity) - (other ?? Infinity));
+  const rows = [...new Set(layers.map((layer) => layer.layer))].sort(
+    (one, other) => (one ?? Infinity) - (other ?? Infinity),
+  );
   const kinds = [...new Set(layers.map((layer) => layer.kind))];
   const rowAt = new Map(rows.map((row, i) => [row, i]));
   const kindAt = new Map(kinds.map((kind, i) => [kind, i]));
@@ -27,7 +29,15 @@ export function layoutOf(grid, width, measure) {
   const upright = widest + 6 <= columnWidth;
   const top = upright ? 22 : Math.min(130, widest + 12);
   const rowHeight = Math.max(2, Math.min(24, Math.floor(620 / grid.rows.length)));
-  return { left: LEFT, top, columnWidth, rowHeight, upright, width, height: top + rowHeight * grid.rows.length + 2 };
+  return {
+    left: LEFT,
+    top,
+    columnWidth,
+    rowHeight,
+    upright,
+    width,
+    height: top + rowHeight * grid.rows.length + 2,
+  };
 }
 
 /** The box of one module's strip. */
@@ -57,10 +67,16 @@ export function beside(grid, index, key) {
   const cell = grid.cells[row][column];
   if (key === "ArrowRight" && at + 1 < cell.length) return cell[at + 1];
   if (key === "ArrowLeft" && at > 0) return cell[at - 1];
-  const [down, right] = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[key];
+  const [down, right] = {
+    ArrowUp: [-1, 0],
+    ArrowDown: [1, 0],
+    ArrowLeft: [0, -1],
+    ArrowRight: [0, 1],
+  }[key];
   for (let r = row + down, c = column + right; grid.cells[r]?.[c]; r += down, c += right) {
     const next = grid.cells[r][c];
-    if (next.length) return down ? next[Math.min(at, next.length - 1)] : next[right > 0 ? 0 : next.length - 1];
+    if (next.length)
+      return down ? next[Math.min(at, next.length - 1)] : next[right > 0 ? 0 : next.length - 1];
   }
   return index;
 }

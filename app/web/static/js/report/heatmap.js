@@ -11,10 +11,28 @@ const MEASURES = { cosine: "Cosine", retained_energy: "Retained energy" };
 export function heatMap(decisions, { onHover, signal }) {
   const grid = gridOf(decisions.layers);
   const canvas = h("canvas", { "aria-hidden": "true" });
-  const map = { decisions, grid, canvas, measure: "cosine", colours: palette(), range: null, width: 0, layout: null };
-  const frame = h("div", { class: "heat", tabindex: "0", role: "application", "aria-roledescription": "heat map",
-    "aria-label": `Heat map of ${decisions.layers.length} modules, ${grid.rows.length} layers by ${grid.kinds.length} kinds. Arrow keys go from module to module; the table below has the same numbers.`,
-    "aria-describedby": "module-detail" }, canvas);
+  const map = {
+    decisions,
+    grid,
+    canvas,
+    measure: "cosine",
+    colours: palette(),
+    range: null,
+    width: 0,
+    layout: null,
+  };
+  const frame = h(
+    "div",
+    {
+      class: "heat",
+      tabindex: "0",
+      role: "application",
+      "aria-roledescription": "heat map",
+      "aria-label": `Heat map of ${decisions.layers.length} modules, ${grid.rows.length} layers by ${grid.kinds.length} kinds. Arrow keys go from module to module; the table below has the same numbers.`,
+      "aria-describedby": "module-detail",
+    },
+    canvas,
+  );
   const legend = h("div", { class: "legend" });
   const draw = framed(() => drawn(map));
   const measure = (name) => {
@@ -25,17 +43,51 @@ export function heatMap(decisions, { onHover, signal }) {
   };
   measure("cosine");
   decisions.onChange(draw);
-  new ResizeObserver(([entry]) => { map.width = entry.contentRect.width; map.layout = null; draw(); }).observe(frame);
-  onTheme(() => { map.colours = palette(); told(legend, map); draw(); }, signal);
+  new ResizeObserver(([entry]) => {
+    map.width = entry.contentRect.width;
+    map.layout = null;
+    draw();
+  }).observe(frame);
+  onTheme(() => {
+    map.colours = palette();
+    told(legend, map);
+    draw();
+  }, signal);
   listen(frame, map, onHover);
-  return h("section", { class: "panel", "aria-labelledby": "heat-title" },
-    h("div", { class: "row apart" }, h("h2", { id: "heat-title" }, "By layer and kind"), measureSwitch(measure)), frame, legend);
+  return h(
+    "section",
+    { class: "panel", "aria-labelledby": "heat-title" },
+    h(
+      "div",
+      { class: "row apart" },
+      h("h2", { id: "heat-title" }, "By layer and kind"),
+      measureSwitch(measure),
+    ),
+    frame,
+    legend,
+  );
 }
 
 function measureSwitch(onChange) {
-  const options = Object.entries(MEASURES).map(([name, text], i) => h("label", {},
-    h("input", { type: "radio", name: "heat-measure", value: name, checked: i === 0, onchange: () => onChange(name) }), text));
-  return h("div", { class: "switch no-print", role: "group", "aria-label": "Colours show" }, options);
+  const options = Object.entries(MEASURES).map(([name, text], i) =>
+    h(
+      "label",
+      {},
+      h("input", {
+        type: "radio",
+        name: "heat-measure",
+        value: name,
+        checked: i === 0,
+        onchange: () => onChange(name),
+      }),
+      text,
+    ),
+  );
+  return h(
+    "div",
+    { class: "switch no-print", role: "group", "aria-label": "Colours show" },
+    options,
+  );
 }
 
 function rangeOf(layers, name) {
@@ -46,11 +98,22 @@ function rangeOf(layers, name) {
 function listen(frame, map, onHover) {
   const at = (event) => {
     const box = map.canvas.getBoundingClientRect();
-    return map.layout && indexAt(map.grid, map.layout, event.clientX - box.left, event.clientY - box.top);
+    return (
+      map.layout && indexAt(map.grid, map.layout, event.clientX - box.left, event.clientY - box.top)
+    );
   };
-  frame.addEventListener("pointermove", framed((event) => onHover(at(event))));
-  frame.addEventListener("pointerleave", framed(() => onHover(null)));
-  frame.addEventListener("click", (event) => { const index = at(event); if (index !== null) map.decisions.choose(index); });
+  frame.addEventListener(
+    "pointermove",
+    framed((event) => onHover(at(event))),
+  );
+  frame.addEventListener(
+    "pointerleave",
+    framed(() => onHover(null)),
+  );
+  frame.addEventListener("click", (event) => {
+    const index = at(event);
+    if (index !== null) map.decisions.choose(index);
+  });
   frame.addEventListener("keydown", (event) => {
     const next = stepped(map, event.key);
     if (next === null) return;
@@ -97,7 +160,8 @@ function labelled(context, { grid, layout, colours }) {
   context.textAlign = "right";
   const every = Math.ceil(13 / layout.rowHeight);
   grid.rows.forEach((row, i) => {
-    if (i % every === 0 || row === null) context.fillText(row ?? "other", layout.left - 6, layout.top + (i + 0.5) * layout.rowHeight);
+    if (i % every === 0 || row === null)
+      context.fillText(row ?? "other", layout.left - 6, layout.top + (i + 0.5) * layout.rowHeight);
   });
   grid.kinds.forEach((kind, i) => columnLabel(context, layout, kind, i));
 }
@@ -131,10 +195,19 @@ function painted(context, map, layer, i) {
 /** Cosines away from the threshold are stronger: one colour for what is projected, one for the rest. */
 function colourOf({ colours, measure, range, decisions }, value, decision) {
   const [low, high] = range;
-  if (measure !== "cosine") return mixed(colours.sunken, colours.accent, 0.08 + (0.92 * (value - low)) / Math.max(high - low, 1e-9));
+  if (measure !== "cosine")
+    return mixed(
+      colours.sunken,
+      colours.accent,
+      0.08 + (0.92 * (value - low)) / Math.max(high - low, 1e-9),
+    );
   const edge = decisions.edge ?? (decision === "projected" ? high : low);
   const furthest = Math.max(high - edge, edge - low, 1e-9);
-  return mixed(colours.surface, colours[decision], 0.32 + (0.68 * Math.abs(value - edge)) / furthest);
+  return mixed(
+    colours.surface,
+    colours[decision],
+    0.32 + (0.68 * Math.abs(value - edge)) / furthest,
+  );
 }
 
 function hatched(context, { colours }, { x, y, width, height }) {
@@ -145,7 +218,10 @@ function hatched(context, { colours }, { x, y, width, height }) {
   context.strokeStyle = rgb(colours.skipped);
   context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
   context.beginPath();
-  for (let from = x - height; from < x + width; from += 4) { context.moveTo(from, y + height); context.lineTo(from + height, y); }
+  for (let from = x - height; from < x + width; from += 4) {
+    context.moveTo(from, y + height);
+    context.lineTo(from + height, y);
+  }
   context.stroke();
   context.restore();
 }
@@ -160,9 +236,13 @@ function ringed(context, { grid, layout, colours }, index) {
 
 function told(legend, map) {
   const [low, high] = map.range.map((value) => number(value, 3));
-  const text = map.measure === "cosine"
-    ? [swatch("projected", `${low} …  projected, paler near the threshold`), swatch("kept", `kept … ${high}`)]
-    : [h("span", {}, low, ramp(map), high), h("span", {}, "a dot: projected")];
+  const text =
+    map.measure === "cosine"
+      ? [
+          swatch("projected", `${low} …  projected, paler near the threshold`),
+          swatch("kept", `kept … ${high}`),
+        ]
+      : [h("span", {}, low, ramp(map), high), h("span", {}, "a dot: projected")];
   const skipped = map.decisions.stored.includes("skipped") && swatch("skipped", "not screened");
   legend.replaceChildren(...[...text, skipped].filter(Boolean));
 }

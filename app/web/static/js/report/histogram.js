@@ -9,12 +9,36 @@ const BINS = 60;
 export function histogram(decisions) {
   const { layers } = decisions;
   const cosines = layers.map((layer) => layer.cosine);
-  const range = rangeOf(cosines.filter((value) => value !== null), decisions.edge);
+  const range = rangeOf(
+    cosines.filter((value) => value !== null),
+    decisions.edge,
+  );
   const bins = cosines.map((value) => (value === null ? -1 : binOf(value, range)));
   const bars = barsOf(Math.max(1, ...counted(bins)));
-  const line = svg("line", { class: "line", y1: -4, y2: 100, "vector-effect": "non-scaling-stroke" });
-  const slider = h("input", { type: "range", min: range.low, max: range.high, step: range.step, value: decisions.edge ?? range.low, "aria-label": "Threshold of the cosine", class: "no-print" });
-  const exact = h("input", { type: "number", min: -1, max: 1, step: "any", value: decisions.edge === null ? "" : tidy(decisions.edge), "aria-label": "Threshold as a number", class: "no-print" });
+  const line = svg("line", {
+    class: "line",
+    y1: -4,
+    y2: 100,
+    "vector-effect": "non-scaling-stroke",
+  });
+  const slider = h("input", {
+    type: "range",
+    min: range.low,
+    max: range.high,
+    step: range.step,
+    value: decisions.edge ?? range.low,
+    "aria-label": "Threshold of the cosine",
+    class: "no-print",
+  });
+  const exact = h("input", {
+    type: "number",
+    min: -1,
+    max: 1,
+    step: "any",
+    value: decisions.edge === null ? "" : tidy(decisions.edge),
+    "aria-label": "Threshold as a number",
+    class: "no-print",
+  });
   const draw = framed(() => drawn(decisions, { bins, bars, line, slider, exact, range }));
   slider.addEventListener("input", () => decisions.decideBy(tidy(Number(slider.value))));
   exact.addEventListener("change", () => {
@@ -22,12 +46,43 @@ export function histogram(decisions) {
   });
   decisions.onChange(draw);
   draw();
-  return h("div", { class: "histogram" },
+  return h(
+    "div",
+    { class: "histogram" },
     h("div", { class: "row apart" }, h("h2", { id: "histogram-title" }, "Threshold"), exact),
-    h("p", { class: "hint" }, "Modules with a cosine at or below it are projected. Move it: nothing is written until you patch."),
-    svg("svg", { viewBox: "0 -4 600 104", preserveAspectRatio: "none", role: "img", "aria-label": describe(cosines) },
-      svg("line", { class: "axis", x1: 0, x2: 600, y1: 100, y2: 100, "vector-effect": "non-scaling-stroke" }), bars.all, line),
-    slider, h("div", { class: "ends" }, h("span", {}, number(range.low)), h("span", {}, "cosine"), h("span", {}, number(range.high))));
+    h(
+      "p",
+      { class: "hint" },
+      "Modules with a cosine at or below it are projected. Move it: nothing is written until you patch.",
+    ),
+    svg(
+      "svg",
+      {
+        viewBox: "0 -4 600 104",
+        preserveAspectRatio: "none",
+        role: "img",
+        "aria-label": describe(cosines),
+      },
+      svg("line", {
+        class: "axis",
+        x1: 0,
+        x2: 600,
+        y1: 100,
+        y2: 100,
+        "vector-effect": "non-scaling-stroke",
+      }),
+      bars.all,
+      line,
+    ),
+    slider,
+    h(
+      "div",
+      { class: "ends" },
+      h("span", {}, number(range.low)),
+      h("span", {}, "cosine"),
+      h("span", {}, number(range.high)),
+    ),
+  );
 }
 
 function describe(cosines) {
@@ -48,7 +103,8 @@ function counted(bins) {
 }
 
 function barsOf(most) {
-  const bar = (name, i) => svg("rect", { class: name, x: (i * 600) / BINS + 0.5, width: 600 / BINS - 1 });
+  const bar = (name, i) =>
+    svg("rect", { class: name, x: (i * 600) / BINS + 0.5, width: 600 / BINS - 1 });
   const of = (name) => Array.from({ length: BINS }, (_, i) => bar(name, i));
   const bars = { projected: of("projected"), kept: of("kept"), scale: 96 / most };
   return { ...bars, all: [...bars.projected, ...bars.kept] };
@@ -70,7 +126,10 @@ function drawn(decisions, { bins, bars, line, slider, exact, range }) {
   if (Number(slider.value) !== edge) slider.value = edge;
   if (document.activeElement !== exact) exact.value = tidy(edge);
   const count = decisions.now.filter((decision) => decision === "projected").length;
-  slider.setAttribute("aria-valuetext", `${number(edge)}: ${count} of ${decisions.layers.length} modules projected`);
+  slider.setAttribute(
+    "aria-valuetext",
+    `${number(edge)}: ${count} of ${decisions.layers.length} modules projected`,
+  );
 }
 
 function stood(bar, bottom, height) {

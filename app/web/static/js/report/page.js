@@ -14,7 +14,14 @@ import { whatIf } from "./whatif.js";
 
 export function reportPage(job, report, signal) {
   if (report.layers) return decidedReport(job, report, signal);
-  return h("div", { class: "stack" }, warningList(report), otherParts(report), downloads(job), provenance(job, report));
+  return h(
+    "div",
+    { class: "stack" },
+    warningList(report),
+    otherParts(report),
+    downloads(job),
+    provenance(job, report),
+  );
 }
 
 function otherParts(report) {
@@ -30,18 +37,32 @@ function decidedReport(job, report, signal) {
     replace(warnings, warningList(of));
   };
   const detail = moduleDetail(decisions);
-  return h("div", { class: "stack" },
+  return h(
+    "div",
+    { class: "stack" },
     warnings,
     summaryTiles(decisions),
-    h("div", { class: "cockpit" },
+    h(
+      "div",
+      { class: "cockpit" },
       heatMap(decisions, { onHover: detail.hover, signal }),
-      h("div", { class: "stack" },
-        h("section", { class: "panel stack", "aria-labelledby": "histogram-title" }, histogram(decisions), whatIf(job, decisions, { onWarnings, signal })),
-        detail.element)),
+      h(
+        "div",
+        { class: "stack" },
+        h(
+          "section",
+          { class: "panel stack", "aria-labelledby": "histogram-title" },
+          histogram(decisions),
+          whatIf(job, decisions, { onWarnings, signal }),
+        ),
+        detail.element,
+      ),
+    ),
     layerTable(decisions, signal),
     evaluationSection(report.evaluation, "Measured before and after"),
     servingSection(report),
     downloads(job),
     provenance(job, report),
-    h("p", { class: "hint" }, report.claim));
+    h("p", { class: "hint" }, report.claim),
+  );
 }

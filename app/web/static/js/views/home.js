@@ -22,10 +22,19 @@ function newJob(models) {
   let sent = { text: "", key: "" };
   const method = methodFields();
   const trouble = h("div", {});
-  const kind = select([["patch", "Patch: change the adapter"], ["score", "Score: the report alone"]], "patch", { "aria-label": "What to do" });
+  const kind = select(
+    [
+      ["patch", "Patch: change the adapter"],
+      ["score", "Score: the report alone"],
+    ],
+    "patch",
+    { "aria-label": "What to do" },
+  );
   const button = h("button", { class: "primary", disabled: true }, "Start");
   const hint = h("p", { class: "hint" }, "An adapter is needed first.");
-  const form = h("form", { class: "panel stack", "aria-labelledby": "new-job" },
+  const form = h(
+    "form",
+    { class: "panel stack", "aria-labelledby": "new-job" },
     h("h2", { id: "new-job" }, "New job"),
     adapterField((found) => {
       adapter = found;
@@ -33,14 +42,24 @@ function newJob(models) {
       hint.hidden = Boolean(found);
       if (found) models.hear(found);
     }),
-    models.element, method.element, trouble,
-    h("div", { class: "row" }, kind, button, hint));
+    models.element,
+    method.element,
+    trouble,
+    h("div", { class: "row" }, kind, button, hint),
+  );
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const body = { kind: kind.value, adapter: adapter.id, ...models.values(), method: method.value() };
+    const body = {
+      kind: kind.value,
+      adapter: adapter.id,
+      ...models.values(),
+      method: method.value(),
+    };
     const text = JSON.stringify(body);
     if (sent.text !== text) sent = { text, key: token() }; // pressed twice, or after a lost answer: one job
-    const job = await tried(trouble, button, () => post("/v1/jobs", body, { "Idempotency-Key": sent.key }));
+    const job = await tried(trouble, button, () =>
+      post("/v1/jobs", body, { "Idempotency-Key": sent.key }),
+    );
     if (job) go(`/jobs/${job.id}`);
   });
   return form;

@@ -3,6 +3,7 @@
 import { framed, h, replace } from "../dom.js";
 import { bytes, duration, words } from "../format.js";
 
+const SPEAK_EVERY_MS = 10_000;
 const SAY_AFTER = 3; // units, because the first ones tell little of the rest
 
 export class Progress {
@@ -15,11 +16,22 @@ export class Progress {
     this.unit = "modules";
     this.last = "";
     this.bar = h("progress", { "aria-label": "Progress" });
-    this.said = h("p", { role: "status" });
+    this.said = h("p");
+    this.spoken = h("p", { class: "visually-hidden", role: "status" }); // now and then, not at each module
+    this.spokenAt = -Infinity;
     this.latest = h("p", { class: "small quiet mono" });
     this.link = h("p", { class: "note warn", role: "status", hidden: true });
     this.downloads = h("div", { class: "stack tight" });
-    this.element = h("div", { class: "stack tight" }, this.link, this.bar, this.said, this.latest, this.downloads);
+    this.element = h(
+      "div",
+      { class: "stack tight" },
+      this.link,
+      this.bar,
+      this.said,
+      this.spoken,
+      this.latest,
+      this.downloads,
+    );
     this.draw = framed(() => this.drawn());
     this.connection = (state, seconds) => this.connected(state, seconds);
     this.draw();
@@ -48,10 +60,21 @@ export class Progress {
   }
 
   drawn() {
-    if (this.total) { this.bar.max = this.total; this.bar.value = this.done; }
+    if (this.total) {
+      this.bar.max = this.total;
+      this.bar.value = this.done;
+    }
     this.said.textContent = this.sentence();
+    this.speak();
     this.latest.textContent = this.last;
     replace(this.downloads, [...this.models.values()].map(modelBar));
+  }
+
+  speak() {
+    const now = performance.now();
+    if (now - this.spokenAt < SPEAK_EVERY_MS) return;
+    this.spokenAt = now;
+    this.spoken.textContent = this.said.textContent;
   }
 
   sentence() {
@@ -69,6 +92,15 @@ export class Progress {
 }
 
 function modelBar({ model, done_bytes: done, total_bytes: total }) {
-  return h("div", {}, h("div", { class: "row apart small" }, h("code", {}, model), h("span", {}, `${bytes(done)} of ${bytes(total)} read`)),
-    h("progress", { max: Math.max(1, total), value: done, "aria-label": `Bytes read of ${model}` }));
+  return h(
+    "div",
+    {},
+    h(
+      "div",
+      { class: "row apart small" },
+      h("code", {}, model),
+      h("span", {}, `${bytes(done)} of ${bytes(total)} read`),
+    ),
+    h("progress", { max: Math.max(1, total), value: done, "aria-label": `Bytes read of ${model}` }),
+  );
 }
