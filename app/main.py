@@ -69,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="adapter-safety",
         version=version("adapter-safety"),
         description=DESCRIPTION,
+        docs_url=None,  # `page` shows the description; FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
         lifespan=_lifespan,
         responses={**errors.RESPONSES},
     )

@@ -23,7 +23,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-ROUTES = ("/", "/jobs/{job_id}", "/compare", "/verdicts", "/webhooks", "/keys")
+ROUTES = ("/", "/jobs/{job_id}", "/compare", "/verdicts", "/webhooks", "/keys", "/docs")
 """What the page knows by address: a link to it, and a reload, give the page."""
 
 

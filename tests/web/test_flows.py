@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE
 from tests.factory import World
@@ -146,6 +146,89 @@ def test_a_wrong_model_is_said_and_the_form_stays(
         page.get_by_role("button", name="Start").click()
         expect(page.get_by_role("alert")).to_contain_text("nowhere")
         expect(page.get_by_label("Base model")).to_have_value("base")
+
+
+def test_a_start_whose_answer_was_lost_is_made_once(
+    browser: Browser, site: Service, llama_world: World
+) -> None:
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        if route.request.method != "POST" or lost:
+            route.continue_()
+            return
+        lost.append(route.fetch().json()["id"])
+        route.abort()
+
+    with opened(browser, site) as (page, watched):
+        watched.allowed.add("/v1/jobs")
+        page.route("**/v1/jobs", lose)
+        page.goto("/")
+        choose(page, llama_world.adapter)
+        name_models(page)
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+        assert [start(page)] == lost
+
+
+def test_an_adapter_is_named_on_the_hub(browser: Browser, site: Service) -> None:
+    asked: list[object] = []
+
+    def answer(route: Route) -> None:
+        if route.request.method == "GET":
+            route.continue_()
+            return
+        asked.append(route.request.post_data_json)
+        said = {"title": "No such repository", "detail": "the hub has no org/none"}
+        route.fulfill(status=404, json=said, content_type="application/problem+json")
+
+    with opened(browser, site) as (page, watched):
+        watched.allowed.add("/v1/adapters")
+        page.route("**/v1/adapters", answer)
+        page.goto("/")
+        page.get_by_text("From a hub, or one that is here already").click()
+        page.get_by_label("Name on the hub").fill("org/none@dev")
+        page.get_by_role("button", name="Take it from there").click()
+        expect(page.get_by_role("alert")).to_contain_text("the hub has no org/none")
+    assert asked == [{"hub": {"repo_id": "org/none", "revision": "dev"}}]
+
+
+def test_verdicts_are_listed_and_lead_to_their_reports_alone(page: Page) -> None:
+    action = {"kind": "open_discussion", "state": "done", "number": 7, "note": ""}
+    verdict = {
+        "id": "v",
+        "state": "done",
+        "verdict": "review",
+        "why": "3 of 6 modules were not screened",
+        "repo": "org/adapter",
+        "ref": "refs/heads/main",
+        "sha": "5" * 40,
+        "received_at": "2026-11-20T10:00:00Z",
+        "finished_at": None,
+        "dry_run": True,
+        "trouble": "",
+        "actions": [
+            {**action, "url": "https://hub.example/org/adapter/discussions/7"},
+            {**action, "url": "javascript:alert(1)"},
+        ],
+        "links": {"self": "/v1/verdicts/v", "job": "/v1/jobs/abc"},
+    }
+    page.route("**/v1/verdicts?*", lambda route: route.fulfill(json=one_page(verdict)))
+    page.goto("/verdicts")
+    expect(page.get_by_text("3 of 6 modules were not screened")).to_be_visible()
+    expect(page.get_by_role("link", name="report")).to_have_attribute("href", "/jobs/abc")
+    expect(page.get_by_role("link", name="#7")).to_have_count(1)
+
+
+def one_page(*items: object) -> dict[str, object]:
+    return {"items": items, "next_cursor": None}
+
+
+def test_the_api_is_described_without_anything_from_elsewhere(page: Page) -> None:
+    page.goto("/docs")
+    page.get_by_label("Search routes").fill("post /v1/jobs")
+    page.get_by_text("POST /v1/jobs").click()
+    expect(page.get_by_role("region", name="Takes application/json")).to_contain_text("chat_model")
 
 
 def test_two_reports_are_compared_by_module(page: Page, reports: dict[str, str]) -> None:

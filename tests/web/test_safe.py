@@ -16,7 +16,7 @@ from tests.service import Service, running
 from tests.web.conftest import opened
 from tests.web.kept import HOSTILE, a_report, keep, layers
 
-PAGES = ("/", "/jobs/any", "/compare", "/verdicts", "/webhooks", "/keys")
+PAGES = ("/", "/jobs/any", "/compare", "/verdicts", "/webhooks", "/keys", "/docs")
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/web/js/main.js", "/web/css/tokens.css"])

@@ -28,6 +28,7 @@ PAGES = {
     "verdicts": "/verdicts",
     "webhooks": "/webhooks",
     "keys": "/keys",
+    "docs": "/docs",
 }
 DRAWN = {
     "report": "tr[aria-rowindex] .chip",
@@ -60,3 +61,7 @@ def test_every_page_is_drawn(
                 page.get_by_label("Threshold of the cosine").fill("0.5")
                 expect(page.get_by_text("The service decides the same.")).to_be_visible()
                 page.screenshot(path=folder / f"moved-{look}.png", full_page=True)
+                page.emulate_media(media="print")
+                page.evaluate("dispatchEvent(new Event('beforeprint'))")
+                page.screenshot(path=folder / f"print-{look}.png", full_page=True)
+                page.emulate_media(media="screen")

@@ -1,6 +1,7 @@
 import { forgetKey, showWhetherKept } from "./key.js";
 import { route, start, go } from "./router.js";
 import { showCompare } from "./views/compare.js";
+import { showDocs } from "./views/docs.js";
 import { showHome } from "./views/home.js";
 import { showJob } from "./views/job.js";
 import { showKeys } from "./views/keys.js";
@@ -12,6 +13,7 @@ route("/jobs/:id", "Job", showJob);
 route("/compare", "Compare two reports", showCompare);
 route("/verdicts", "Verdicts", showVerdicts);
 route("/webhooks", "Webhooks", showWebhooks);
+route("/docs", "API", showDocs);
 route("/keys", "API keys", showKeys);
 
 document.getElementById("forget-key").addEventListener("click", () => {

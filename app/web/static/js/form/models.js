@@ -24,8 +24,11 @@ export function modelFields() {
     suggest("chat", other);
     if (one && other) pairs.set(other, pairs.get(other) ?? one);
   };
-  chat.addEventListener("change", () => {
-    if (!base.value && pairs.has(chat.value)) base.value = pairs.get(chat.value);
+  let given = ""; // what was filled in for the reader, and may be filled in anew
+  chat.addEventListener("input", () => {
+    if (base.value !== given) return;
+    given = pairs.get(chat.value) ?? "";
+    base.value = given;
   });
   return {
     element: h(
