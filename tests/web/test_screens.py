@@ -15,7 +15,7 @@ WIDE = {"viewport": {"width": 1280, "height": 900}}
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {**WIDE, "color_scheme": "light"},
     "dark": {**WIDE, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2},
+    "phone": {"viewport": {"width": 390, "height": 844}},
 }
 PAGES = {
     "home": "/",
@@ -52,7 +52,7 @@ def test_every_page_is_drawn(
                 continue  # the same with more rows
             page.goto(path.format(**reports))
             expect(page.locator(DRAWN.get(name, "main .panel")).first).to_be_visible()
-            page.wait_for_timeout(200)  # for what is drawn in the next frames
+            page.wait_for_timeout(100)  # for what is drawn in the next frames
             wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
             assert wider <= 0, f"{name} is {wider} pixels wider than a {look}"
             page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)

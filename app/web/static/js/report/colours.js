@@ -1,4 +1,4 @@
-// The tokens' colours for what is drawn on a canvas, read again when the theme changes.
+// The tokens' colours for what is drawn on a canvas, read again when the theme changes, or paper is next.
 
 const NAMES = [
   "surface",
@@ -22,7 +22,9 @@ export function palette() {
 }
 
 export function onTheme(act, signal) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", act, { signal });
+  for (const media of ["(prefers-color-scheme: dark)", "print"]) {
+    matchMedia(media).addEventListener("change", act, { signal });
+  }
 }
 
 function parsed(hex) {

@@ -51,7 +51,7 @@ export function heatMap(decisions, { onHover, signal }) {
   onTheme(() => {
     map.colours = palette();
     told(legend, map);
-    draw();
+    drawn(map); // now, because on paper there is no next frame
   }, signal);
   listen(frame, map, onHover);
   return h(

@@ -25,7 +25,7 @@ export async function showDocs(view, { signal }) {
       h(
         "p",
         {},
-        document.info.description,
+        quoted(document.info.description),
         " The description itself: ",
         h("a", { href: "/openapi.json" }, "/openapi.json"),
         ".",
@@ -68,6 +68,9 @@ function narrowed(groups, wanted) {
   }
 }
 
+/** What stands between backticks as code. */
+const quoted = (text) => text.split("`").map((part, i) => (i % 2 ? h("code", {}, part) : part));
+
 /** Filled when it is opened first. */
 function routeDetails({ path, method, operation }, document) {
   const [first, ...rest] = (operation.description ?? operation.summary ?? "").split("\n\n");
@@ -78,7 +81,7 @@ function routeDetails({ path, method, operation }, document) {
       "summary",
       {},
       h("code", {}, h("b", {}, method.toUpperCase()), ` ${path}`),
-      h("span", { class: "hint" }, first),
+      h("span", { class: "hint" }, quoted(first)),
     ),
   );
   const fill = () =>
@@ -86,7 +89,7 @@ function routeDetails({ path, method, operation }, document) {
       h(
         "div",
         { class: "stack tight" },
-        rest.map((text) => h("p", {}, text)),
+        rest.map((text) => h("p", {}, quoted(text))),
         parameters(operation),
         body(operation, document),
         answers(operation, document),
@@ -104,7 +107,7 @@ function parameters({ parameters: given = [] }) {
       {},
       h("th", { scope: "row" }, h("code", {}, each.name), each.required && " *"),
       h("td", {}, each.in),
-      h("td", {}, each.description ?? typeName(each.schema ?? {})),
+      h("td", {}, quoted(each.description ?? typeName(each.schema ?? {}))),
     ),
   );
   return h(
