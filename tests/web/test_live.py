@@ -72,7 +72,7 @@ def test_a_running_job_shows_how_far_it_is_and_what_it_reads(
         for done in range(1, 6):
             module(events, job, done)
             page.wait_for_timeout(60)
-        expect(told(page, "5 of 10 modules, about")).to_be_visible()
+        expect(told(page, "5 of 10 modules, less than a second left")).to_be_visible()
         expect(page.get_by_role("progressbar", name="Progress")).to_have_attribute("value", "5")
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_role("button", name="Cancelling")).to_be_disabled()

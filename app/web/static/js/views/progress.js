@@ -87,7 +87,8 @@ export class Progress {
     const since = this.began ? this.done - this.began.done : 0;
     if (since < SAY_AFTER || this.done >= this.total) return "";
     const each = (performance.now() - this.began.at) / 1000 / since;
-    return `, about ${duration(each * (this.total - this.done))} left`;
+    const left = each * (this.total - this.done);
+    return `, ${left < 1 ? "" : "about "}${duration(left)} left`;
   }
 }
 
