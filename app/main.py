@@ -15,11 +15,13 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from app.api import (
     adapters,
     alignments,
+    api_keys,
     datasets,
     errors,
     health,
     hooks,
     jobs,
+    page,
     parts,
     patch,
     results,
@@ -75,14 +77,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="adapter-safety",
         version=version("adapter-safety"),
         description=DESCRIPTION,
+        docs_url=None,  # `page` shows the description; FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
         lifespan=_lifespan,
         responses={**errors.RESPONSES},
     )
     app.state.services = wire(settings)
     app.state.settings = settings
-    for module in (adapters, patch, jobs, results, alignments, datasets, webhooks, hooks, verdicts):
-        app.include_router(module.router)
-    for module in (schema_pages, health):
+    of_data = (adapters, patch, jobs, results, alignments, datasets)
+    of_others = (webhooks, hooks, verdicts, api_keys, schema_pages, health, page)
+    for module in (*of_data, *of_others):
         app.include_router(module.router)
     for router in parts.ROUTERS:
         app.include_router(router)

@@ -49,8 +49,8 @@ class Service:
         return self.process.returncode
 
 
-def start(data: Path, model_root: Path, **settings: str) -> Service:
-    """Start on a free port; returns when it answers."""
+def start(data: Path, model_root: Path, port: int = 0, **settings: str) -> Service:
+    """Start on that port, 0: on a free one; returns when it answers."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTER_SAFETY_")}
     environment = {
         **kept,
@@ -60,7 +60,7 @@ def start(data: Path, model_root: Path, **settings: str) -> Service:
         **settings,
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", "from app.cli import main; main()", "up", "--port", "0"],
+        [sys.executable, "-c", "from app.cli import main; main()", "up", "--port", str(port)],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

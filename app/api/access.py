@@ -68,6 +68,7 @@ def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
             verdicts=services.verdicts.of(caller.tenant),
             tenant=caller.tenant,
             webhooks=services.webhooks.of(caller.tenant),
+            keys=services.keys.of(caller.tenant),
             quotas=quotas,
         )
 

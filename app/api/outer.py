@@ -27,7 +27,6 @@ POLICY = (  # a report as HTML has styles of its own, and nothing else
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-PAGES = ("/docs", "/redoc")  # FastAPI's pages load scripts from elsewhere
 
 
 class Outer:
@@ -75,7 +74,6 @@ class _Answer:
         headers[REQUEST_ID] = self._request_id
         for name, value in SECURITY_HEADERS.items():
             headers.setdefault(name, value)
-        if not self._path.startswith(PAGES):
-            headers.setdefault("Content-Security-Policy", POLICY)
+        headers.setdefault("Content-Security-Policy", POLICY)
         if self._path.startswith("/v1/"):
             headers.setdefault("Cache-Control", "private, no-store")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from app.domain.access import ApiKey
+from app.domain.access import ApiKey, Scope
 from app.domain.adapter import FileEntry, ListedAdapter, StoredAdapter
 from app.domain.alignment import ListedPair, PairUsage
 from app.domain.checkpoint import Checkpoint
@@ -299,6 +299,18 @@ class Keys(Protocol):
 
     def verify(self, text: str) -> ApiKey | None:
         """The live key that `text` is; None for anything else. Notes the use."""
+
+    def of(self, tenant: str) -> "Keys":
+        """The same, where all but `verify` is of one tenant's keys alone."""
+
+    def issue(self, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
+        """A new key and its text, which is nowhere afterwards. Raises InvalidField."""
+
+    def revoke(self, key_id: str) -> ApiKey:
+        """From now on the key opens nothing. Raises KeyNotFound."""
+
+    def page(self, *, limit: int, cursor: str | None) -> Page[ApiKey]:
+        """Newest first, revoked ones too. Raises InvalidField(field="cursor")."""
 
 
 class Limiter(Protocol):

@@ -10,20 +10,24 @@ import re
 import secrets
 import uuid
 from collections.abc import Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, literal, or_, select, update
 
-from app.domain.access import ApiKey, Scope, check_name, check_tenant
+from app.domain.access import DEFAULT_TENANT, ApiKey, Scope, check_name, check_tenant
 from app.domain.access_errors import KeyNotFound
+from app.jobs.ports import Page
 from app.storage.database import Database, utc_now
+from app.storage.pages import read_page
 from app.storage.tables import UtcDateTime, api_keys
 
 PREFIX = "ask"  # so that scanners of leaked secrets can know one
 SECRET_BYTES = 32
 NOTED_EVERY = timedelta(minutes=1)  # because a write a request would be the slowest part of it
 _KEY = re.compile(rf"{PREFIX}_([0-9a-f]{{16}})_([A-Za-z0-9_-]{{43}})")
+_ID = re.compile(r"[0-9a-f]{16}")
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
 
@@ -31,10 +35,21 @@ class SqlKeys:
     """`Keys` of `app.jobs.ports`."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url)
+        self._database, self._tenant = Database(url), DEFAULT_TENANT
+        self._whose: list[ColumnElement[bool]] = []  # conditions; the operator sees every tenant's
 
     def close(self) -> None:
         self._database.close()
+
+    def of(self, tenant: str) -> "SqlKeys":
+        """Those of one tenant, over the same connections."""
+        own = copy(self)
+        own._tenant, own._whose = tenant, [api_keys.c.tenant == tenant]
+        return own
+
+    def issue(self, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
+        """As `create`, for the tenant whose keys these are."""
+        return self.create(name, self._tenant, scopes)
 
     def create(self, name: str, tenant: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
         """The key and its text, which is nowhere afterwards. Raises InvalidField."""
@@ -78,11 +93,13 @@ class SqlKeys:
 
     def revoke(self, key_id: str) -> ApiKey:
         """From now on the key is nobody's. Raises KeyNotFound."""
+        if not _ID.fullmatch(key_id):
+            raise KeyNotFound(key=key_id)
         with self._database.write() as connection:
             now = utc_now(connection)
             revoked = (
                 update(api_keys)
-                .where(api_keys.c.id == key_id)
+                .where(api_keys.c.id == key_id, *self._whose)
                 .values(
                     revoked_at=func.coalesce(api_keys.c.revoked_at, literal(now, UtcDateTime()))
                 )
@@ -95,8 +112,16 @@ class SqlKeys:
     def all(self) -> list[ApiKey]:
         """Oldest first, revoked ones too."""
         with self._database.read() as connection:
-            rows = connection.execute(select(api_keys).order_by(api_keys.c.seq)).all()
+            found = select(api_keys).where(*self._whose).order_by(api_keys.c.seq)
+            rows = connection.execute(found).all()
         return [_to_key(row) for row in rows]
+
+    def page(self, *, limit: int, cursor: str | None) -> Page[ApiKey]:
+        """Newest first, revoked ones too. Raises InvalidField(field="cursor")."""
+        with self._database.read() as connection:
+            return read_page(
+                connection, api_keys, _to_key, where=[*self._whose], limit=limit, cursor=cursor
+            )
 
 
 def _find(connection: Connection, key_id: str) -> Row[Any] | None:

@@ -27,7 +27,8 @@ SCOPED = {
     "admin": [("GET", "/v1/webhooks"), ("POST", "/v1/webhooks"), ("GET", "/v1/webhooks/none"),
               ("DELETE", "/v1/webhooks/none"), ("POST", "/v1/webhooks/none/rotate"),
               ("POST", "/v1/webhooks/none/enable"), ("GET", "/v1/webhooks/none/deliveries"),
-              ("GET", "/v1/deliveries/none"), ("POST", "/v1/deliveries/none/redeliver")],
+              ("GET", "/v1/deliveries/none"), ("POST", "/v1/deliveries/none/redeliver"),
+              ("GET", "/v1/keys"), ("POST", "/v1/keys"), ("POST", "/v1/keys/none/revoke")],
 }  # fmt: skip
 ROUTES = [route for routes in SCOPED.values() for route in routes]
 

@@ -1,0 +1,1 @@
+"""The page: static files that `app.api.page` serves. No build step, nothing from elsewhere."""
