@@ -76,7 +76,7 @@ def patch(
         Path | None, typer.Option(help="salora: folder of the safety module")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="also write the report: .json, .csv, .md or .html")
+        Path | None, typer.Option(help="also write the report: .json, .csv, .md, .html or .sarif")
     ] = None,
     server: Annotated[str | None, typer.Option(help="let this server do it")] = None,
 ) -> None:
