@@ -14,7 +14,7 @@ import httpx
 
 from app.cli.bars import progress
 from app.cli.exits import BAD_INPUT, FAILED, INPUT_FAULTS, fail
-from app.client import Client, ProblemError
+from app.client import Client, ClientError, Job, ProblemError
 from app.domain.adapter import PATCHED_FILES
 from app.domain.errors import InvalidField
 from app.domain.method import Method
@@ -52,11 +52,13 @@ def connected(server: str) -> Iterator[Client]:
         raise fail(str(error), BAD_INPUT if 400 <= error.status < 500 else FAILED) from error
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise fail(f"--server {server}: {error}", BAD_INPUT) from error
+    except ClientError as error:
+        raise fail(str(error), FAILED) from error
     except httpx.TransportError as error:
         raise fail(f"{server} does not answer: {error}", FAILED) from error
 
 
-def finished(client: Client, body: Mapping[str, Any], what: str) -> dict[str, Any]:
+def finished(client: Client, body: Mapping[str, Any], what: str) -> Job:
     """Submit, and follow to the end. Ends the process where the job did not succeed."""
     job = client.submit(body)
     with progress(what) as on_step:
