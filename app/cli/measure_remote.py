@@ -12,7 +12,7 @@ from app.cli.evaluate import EvaluateAsked
 from app.cli.folders import new_folder
 from app.cli.frontier import TRANSCRIPTS_FILE, FrontierAsked
 from app.cli.measure_options import DataFiles, judging_body
-from app.cli.remote import check_there, connected, download_patched, finished
+from app.cli.remote import connected, download_patched, finished, uploaded
 from app.cli.report_files import write_forms
 from app.client import Client, ProblemError
 
@@ -21,12 +21,9 @@ Json = dict[str, Any]
 
 def evaluate_remotely(server: str, asked: EvaluateAsked, transcripts: Path | None) -> Json:
     """Upload, submit, follow; the report. Ends the process on a failure."""
-    for adapter in asked.adapters:
-        check_there(adapter.path)
     with connected(server) as client:
         adapters = [
-            {"name": each.name, "adapter": client.upload(each.path)["id"]}
-            for each in asked.adapters
+            {"name": each.name, "adapter": uploaded(client, each.path)} for each in asked.adapters
         ]
         sets, judging = _uploaded(client, asked.files), judging_body(asked.recipe.judging)
         body = {"chat_model": asked.chat, "adapters": adapters, **sets, **judging}
@@ -38,7 +35,6 @@ def evaluate_remotely(server: str, asked: EvaluateAsked, transcripts: Path | Non
 
 def frontier_remotely(server: str, asked: FrontierAsked, out: Path) -> Json:
     """The same, and what is wanted is patched there; `out` gets what a local search writes."""
-    check_there(asked.adapter)
     with connected(server) as client, new_folder(out) as work:
         job = finished(client, _frontier_body(client, asked), "searching")
         report = client.report(job["id"])
@@ -55,7 +51,7 @@ def _frontier_body(client: Client, asked: FrontierAsked) -> Json:
     held_out = _uploaded(client, asked.held_out)
     return {
         "kind": "frontier",
-        "adapter": client.upload(asked.adapter)["id"],
+        "adapter": uploaded(client, asked.adapter),
         "base_model": asked.base_model,
         "chat_model": asked.chat_model,
         **_uploaded(client, asked.files),
