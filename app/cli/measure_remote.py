@@ -25,7 +25,7 @@ def evaluate_remotely(server: str, asked: EvaluateAsked, transcripts: Path | Non
         adapters = [
             {"name": each.name, "adapter": uploaded(client, each.path)} for each in asked.adapters
         ]
-        sets, judging = _uploaded(client, asked.files), judging_body(asked.recipe.judging)
+        sets, judging = _data_sets(client, asked.files), judging_body(asked.recipe.judging)
         body = {"chat_model": asked.chat, "adapters": adapters, **sets, **judging}
         job = finished(client, {"kind": "evaluate", **body}, "measuring")
         if transcripts:
@@ -48,13 +48,13 @@ def frontier_remotely(server: str, asked: FrontierAsked, out: Path) -> Json:
 
 def _frontier_body(client: Client, asked: FrontierAsked) -> Json:
     recipe = asked.recipe
-    held_out = _uploaded(client, asked.held_out)
+    held_out = _data_sets(client, asked.held_out)
     return {
         "kind": "frontier",
         "adapter": uploaded(client, asked.adapter),
         "base_model": asked.base_model,
         "chat_model": asked.chat_model,
-        **_uploaded(client, asked.files),
+        **_data_sets(client, asked.files),
         "held_out": held_out or None,
         "families": recipe.families,
         "energy": recipe.energy,
@@ -89,7 +89,7 @@ def _download_adapter(client: Client, body: Mapping[str, Any], work: Path) -> No
     patched.rmdir()
 
 
-def _uploaded(client: Client, files: DataFiles) -> Json:
+def _data_sets(client: Client, files: DataFiles) -> Json:
     """Data sets' ids by role. Of the task every row needs a response."""
     return {
         role: client.upload_dataset(path, responses="required" if role == "task" else "optional")[

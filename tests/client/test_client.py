@@ -283,7 +283,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters(service: Se
             assert other.__doc__ == method.__doc__
 
 
-def test_no_file_of_the_package_reads_what_another_cannot(service: Service) -> None:
+def test_the_plans_do_no_io(service: Service) -> None:
     """The plans do no I/O, so that neither client can go its own way."""
     folder = Path(inspect.getfile(Client)).parent
     for name in ("plans", "events", "patience", "problems", "answers"):
