@@ -74,7 +74,7 @@ def _other_selection(
     "/report",
     responses={
         200: {
-            "description": "The report; JSON, CSV, Markdown or HTML by `format` or `Accept`",
+            "description": "The report; JSON, CSV, Markdown, HTML or SARIF by `format` or `Accept`",
             "content": {media.split(";")[0]: {} for media, _ in FORMATS.values()},
         }
     },

@@ -8,14 +8,17 @@ import typer
 
 from app.cli.demo import demo
 from app.cli.evaluate import evaluate
+from app.cli.examples import epilog
 from app.cli.frontier import frontier
 from app.cli.gc import gc
 from app.cli.inspect import inspect
+from app.cli.jobs import jobs
 from app.cli.keys import keys
 from app.cli.migrate import migrate
 from app.cli.patch import patch
 from app.cli.policy import policy
 from app.cli.salora import salora
+from app.cli.score import score
 from app.cli.up import up
 
 app = typer.Typer(
@@ -42,11 +45,12 @@ def _options(
     """What stands before the command."""
 
 
-for command in (demo, up, patch, inspect, evaluate, frontier, migrate, gc):
-    app.command()(command)
+for command in (demo, up, patch, score, inspect, evaluate, frontier, migrate, gc):
+    app.command(epilog=epilog(command.__name__))(command)
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")
 app.add_typer(salora, name="salora")
+app.add_typer(jobs, name="jobs")
 
 
 def main() -> None:

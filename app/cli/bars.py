@@ -4,15 +4,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import DownloadColumn, Progress, ProgressColumn
 
 OnStep = Callable[[int, int, str, Mapping[str, object]], None]
+
+
+def bar_on_stderr(*columns: ProgressColumn) -> Progress:
+    """Which in a pipe shows nothing."""
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager
 def progress(what: str) -> Iterator[OnStep]:
     """A bar that a job's steps move; of a training it shows the loss."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with bar_on_stderr() as bar:
         task = bar.add_task(what, total=None)
 
         def move(done: int, total: int, name: str, event: Mapping[str, object]) -> None:
@@ -21,3 +27,12 @@ def progress(what: str) -> Iterator[OnStep]:
             bar.update(task, completed=done, total=total, description=said)
 
         yield move
+
+
+@contextmanager
+def byte_progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes on their way."""
+    columns = (*Progress.get_default_columns(), DownloadColumn())
+    with bar_on_stderr(*columns) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -16,7 +16,7 @@ from app.cli.tables import print_report
 
 READY = "adapter-safety is ready at "
 if TYPE_CHECKING:
-    from app.client import Client
+    from app.client import Client, Job
 
 STOP_WITHIN_S = 60.0
 
@@ -65,7 +65,7 @@ def demo(
     _say_where(world.adapter, patched, archive)
 
 
-def _patch(client: "Client", adapter: Path) -> dict[str, Any]:
+def _patch(client: "Client", adapter: Path) -> "Job":
     """Submit with half of the modules selected, and follow to the end."""
     uploaded = client.upload(adapter)
     select = {"by": "count", "value": len(uploaded["modules"]) // 2}

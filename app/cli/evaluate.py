@@ -25,8 +25,9 @@ from app.cli.measure_options import (
     Template,
     Utility,
 )
-from app.cli.measure_tables import print_evaluation, print_json
+from app.cli.measure_tables import print_evaluation
 from app.cli.report_files import check_parent, check_report, write_report
+from app.cli.tables import print_json
 from app.domain.errors import InvalidField
 from app.domain.evaluation import Constraints, EvaluateRecipe, Judging, Subject
 from app.domain.salora import Encoding

@@ -1,7 +1,6 @@
-"""What the command line ends with: 0 done, 1 refused (`inspect`) or not held (`evaluate`,
-`frontier`), 2 bad input, 3 the job failed."""
+"""What the command line ends with. docs/cli.md has the same table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -15,9 +14,19 @@ from app.domain.measure_errors import (
     SetTooSmall,
 )
 
+DONE = 0
 REFUSED = NOT_HELD = 1
 BAD_INPUT = 2
 FAILED = 3
+INTERRUPTED = 130  # as shells have it: 128 and SIGINT's number
+EXITS: Mapping[int, str] = {
+    DONE: "done; of `inspect`: accepted; of `evaluate` and `frontier`: every bound is held",
+    NOT_HELD: "what was asked not to be is: a refusal of `inspect`, a bound of `evaluate` or "
+    "`frontier` that is not held, a `--fail-on` of `patch` or `score`",
+    BAD_INPUT: "bad input or usage: correct it and try again",
+    FAILED: "the job failed, or the server did not answer",
+    INTERRUPTED: "interrupted by Ctrl-C; a job that a server did is cancelled",
+}
 INPUT_FAULTS = (NoRefusalToRestore, PromptsTooLong, SetsOverlap, SetTooSmall)
 """What a job finds out only by a tokenizer or an answer, and is for the caller to correct."""
 
@@ -41,6 +50,8 @@ def explained() -> Iterator[None]:
         raise fail(str(error), BAD_INPUT) from error
     except (AdapterSafetyError, OSError) as error:
         raise fail(str(error), FAILED) from error
+    except KeyboardInterrupt as error:
+        raise fail("interrupted", INTERRUPTED) from error
 
 
 def _settings_fault(error: ValidationError) -> str:

@@ -25,9 +25,9 @@ from app.cli.measure_options import (
     Template,
     Utility,
 )
-from app.cli.measure_tables import print_json
 from app.cli.report_files import check_report, write_report
 from app.cli.salora_ids import module_id
+from app.cli.tables import print_json
 from app.domain.evaluation import (
     DEFAULT_FAMILIES,
     FAMILIES,

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.examples import epilog
 from app.cli.exits import explained
+from app.cli.tables import print_json
 from app.config import Settings
-from app.domain.access import DEFAULT_TENANT, parse_scopes
+from app.domain.access import DEFAULT_TENANT, ApiKey, parse_scopes
 
 if TYPE_CHECKING:
     from app.storage.keys import SqlKeys
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 
-@keys.command()
+@keys.command(epilog=epilog("keys create"))
 def create(
     name: Annotated[str, typer.Option(help="whose it is, for the list")],
     scope: Annotated[
@@ -35,10 +37,15 @@ def create(
         typer.echo(text)
 
 
-@keys.command("list")
-def list_keys() -> None:
+@keys.command("list", epilog=epilog("keys list"))
+def list_keys(
+    json_: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+) -> None:
     """List all keys, without their secrets."""
     with explained(), _opened() as kept:
+        if json_:
+            print_json([_plain(key) for key in kept.all()])
+            return
         table = Table("id", "name", "tenant", "scopes", "created", "last used", "state")
         for key in kept.all():
             used = key.last_used_at.strftime("%F %R") if key.last_used_at else "never"
@@ -48,12 +55,21 @@ def list_keys() -> None:
         Console(width=None if Console().is_terminal else 160).print(table)
 
 
-@keys.command()
+@keys.command(epilog=epilog("keys revoke"))
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     """From now on the key opens nothing."""
     with explained(), _opened() as kept:
         key = kept.revoke(key_id)
         typer.echo(f"revoked {key.id} ({key.name})")
+
+
+def _plain(key: ApiKey) -> dict[str, object]:
+    """All but the hash of its secret."""
+    times = {"created_at": key.created_at, "last_used_at": key.last_used_at}
+    times["revoked_at"] = key.revoked_at
+    told = {name: at.isoformat() if at else None for name, at in times.items()}
+    named = {"id": key.id, "name": key.name, "tenant": key.tenant, "scopes": list(key.scopes)}
+    return {**named, **told}
 
 
 @contextmanager

@@ -37,7 +37,7 @@ Template = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="in which the model runs: auto, float32 or bfloat16")]
 Report = Annotated[
-    Path | None, typer.Option(help="also write the report: .json, .csv, .md or .html")
+    Path | None, typer.Option(help="also write the report: .json, .csv, .md, .html or .sarif")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print the report's JSON and nothing else")]
 Server = Annotated[str | None, typer.Option(help="let this server do it")]

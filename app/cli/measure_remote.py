@@ -12,7 +12,7 @@ from app.cli.evaluate import EvaluateAsked
 from app.cli.folders import new_folder
 from app.cli.frontier import TRANSCRIPTS_FILE, FrontierAsked
 from app.cli.measure_options import DataFiles, judging_body
-from app.cli.remote import check_there, connected, download_patched, finished
+from app.cli.remote import connected, download_patched, finished, uploaded
 from app.cli.report_files import write_forms
 from app.client import Client, ProblemError
 
@@ -21,14 +21,11 @@ Json = dict[str, Any]
 
 def evaluate_remotely(server: str, asked: EvaluateAsked, transcripts: Path | None) -> Json:
     """Upload, submit, follow; the report. Ends the process on a failure."""
-    for adapter in asked.adapters:
-        check_there(adapter.path)
     with connected(server) as client:
         adapters = [
-            {"name": each.name, "adapter": client.upload(each.path)["id"]}
-            for each in asked.adapters
+            {"name": each.name, "adapter": uploaded(client, each.path)} for each in asked.adapters
         ]
-        sets, judging = _uploaded(client, asked.files), judging_body(asked.recipe.judging)
+        sets, judging = _data_sets(client, asked.files), judging_body(asked.recipe.judging)
         body = {"chat_model": asked.chat, "adapters": adapters, **sets, **judging}
         job = finished(client, {"kind": "evaluate", **body}, "measuring")
         if transcripts:
@@ -38,7 +35,6 @@ def evaluate_remotely(server: str, asked: EvaluateAsked, transcripts: Path | Non
 
 def frontier_remotely(server: str, asked: FrontierAsked, out: Path) -> Json:
     """The same, and what is wanted is patched there; `out` gets what a local search writes."""
-    check_there(asked.adapter)
     with connected(server) as client, new_folder(out) as work:
         job = finished(client, _frontier_body(client, asked), "searching")
         report = client.report(job["id"])
@@ -52,13 +48,13 @@ def frontier_remotely(server: str, asked: FrontierAsked, out: Path) -> Json:
 
 def _frontier_body(client: Client, asked: FrontierAsked) -> Json:
     recipe = asked.recipe
-    held_out = _uploaded(client, asked.held_out)
+    held_out = _data_sets(client, asked.held_out)
     return {
         "kind": "frontier",
-        "adapter": client.upload(asked.adapter)["id"],
+        "adapter": uploaded(client, asked.adapter),
         "base_model": asked.base_model,
         "chat_model": asked.chat_model,
-        **_uploaded(client, asked.files),
+        **_data_sets(client, asked.files),
         "held_out": held_out or None,
         "families": recipe.families,
         "energy": recipe.energy,
@@ -93,7 +89,7 @@ def _download_adapter(client: Client, body: Mapping[str, Any], work: Path) -> No
     patched.rmdir()
 
 
-def _uploaded(client: Client, files: DataFiles) -> Json:
+def _data_sets(client: Client, files: DataFiles) -> Json:
     """Data sets' ids by role. Of the task every row needs a response."""
     return {
         role: client.upload_dataset(path, responses="required" if role == "task" else "optional")[

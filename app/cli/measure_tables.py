@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -12,15 +11,10 @@ from rich.text import Text
 
 from app.cli.tables import PIPE_WIDTH
 from app.jobs.measured_tables import matrix, roles_of, with_interval
-from app.jobs.render import as_json, number
+from app.jobs.render import number
 
 Json = Mapping[str, Any]
 WORDS = {"refused": "refused", "safe": "answered safely", "right": "right", None: "loss"}
-
-
-def print_json(report: Json) -> None:
-    """To stdout, nothing else."""
-    typer.echo(as_json(report), nl=False)
 
 
 def print_evaluation(report: Json) -> None:

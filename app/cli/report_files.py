@@ -7,7 +7,13 @@ from typing import Any
 from app.domain.errors import InvalidField
 from app.jobs.render import FORMATS
 
-SUFFIXES = {".json": "json", ".csv": "csv", ".md": "markdown", ".html": "html"}
+SUFFIXES = {
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".html": "html",
+    ".sarif": "sarif",
+}
 
 
 def check_report(path: Path | None) -> None:

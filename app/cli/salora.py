@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from app.cli.examples import epilog
 from app.cli.exits import explained
 from app.cli.folders import check_new
 from app.cli.salora_ids import file_id, kit_id, module_id
-from app.cli.tables import print_salora
+from app.cli.tables import print_json, print_salora
 from app.domain.salora import (
     Encoding,
     ExportRecipe,
@@ -28,6 +29,7 @@ salora = typer.Typer(
 Chat = Annotated[str, typer.Argument(help="chat model: folder or id")]
 Out = Annotated[Path, typer.Option(help="new folder for the result")]
 Server = Annotated[str | None, typer.Option(help="let this server do it")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the report's JSON and nothing else")]
 Template = Annotated[
     bool, typer.Option("--chat-template/--no-chat-template", help="or prompt and response raw")
 ]
@@ -36,7 +38,7 @@ Dtype = Annotated[str, typer.Option(help="in which the model runs: auto, float32
 DATA = 'JSON lines: {"prompt": ..., "response": ...} or {"messages": [...]}'
 
 
-@salora.command()
+@salora.command(epilog=epilog("salora module"))
 def module(
     chat: Chat,
     data: Annotated[Path, typer.Option(help=f"prompts that the model refuses, {DATA}")],
@@ -46,6 +48,7 @@ def module(
     chat_template: Template = True,
     max_length: MaxLength = 1024,
     dtype: Dtype = "auto",
+    json_: AsJson = False,
     server: Server = None,
 ) -> None:
     """Find the directions in which the chat model's outputs go while it refuses."""
@@ -63,10 +66,10 @@ def module(
             from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.make_module(chat, data, recipe, out)
-    _say(found, "safety module", out)
+    _say(found, "safety module", out, json_)
 
 
-@salora.command()
+@salora.command(epilog=epilog("salora init"))
 def init(
     chat: Chat,
     module: Annotated[Path, typer.Option(help="folder of the safety module")],
@@ -80,6 +83,7 @@ def init(
     chat_template: Template = True,
     max_length: MaxLength = 1024,
     dtype: Dtype = "auto",
+    json_: AsJson = False,
     server: Server = None,
 ) -> None:
     """Make a kit: where a training starts, and the safety module that holds it."""
@@ -105,10 +109,10 @@ def init(
             from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.init(chat, module, task_data, recipe, out)
-    _say(found, "kit", out)
+    _say(found, "kit", out, json_)
 
 
-@salora.command()
+@salora.command(epilog=epilog("salora train"))
 def train(
     chat: Chat,
     kit: Annotated[Path, typer.Option(help="folder of the kit")],
@@ -132,6 +136,7 @@ def train(
     chat_template: Template = True,
     max_length: MaxLength = 1024,
     dtype: Dtype = "auto",
+    json_: AsJson = False,
     server: Server = None,
 ) -> None:
     """Train a kit's adapter, and export it as an ordinary LoRA."""
@@ -163,15 +168,16 @@ def train(
             from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.train(chat, kit, data, recipe, out)
-    _say(found, "adapter", out)
+    _say(found, "adapter", out, json_)
 
 
-@salora.command()
+@salora.command(epilog=epilog("salora export"))
 def export(
     kit: Annotated[Path, typer.Option(help="folder of the kit")],
     adapter: Annotated[Path, typer.Option(help="what was trained with the kit attached")],
     out: Out,
     rank: Annotated[int | None, typer.Option(help="recompress to it [exact]")] = None,
+    json_: AsJson = False,
     server: Server = None,
 ) -> None:
     """Turn what was trained with a kit attached into an ordinary LoRA of the chat model."""
@@ -186,10 +192,13 @@ def export(
             from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.export_here(kit, adapter, recipe, out)
-    _say(found, "adapter", out)
+    _say(found, "adapter", out, json_)
 
 
-def _say(report: dict[str, Any], what: str, out: Path) -> None:
+def _say(report: dict[str, Any], what: str, out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(report)
+        return
     print_salora(report)
     typer.echo(f"{what}: {out}")
 

@@ -8,7 +8,7 @@ from zipfile import ZipFile
 from app.cli.folders import new_folder
 from app.cli.remote import connected, finished, unpack_patched
 from app.cli.salora_ids import KIT_CONFIG, kit_id, module_id
-from app.client import Client
+from app.client import Client, Job
 from app.domain.adapter import REPORT_FILE
 
 Json = dict[str, Any]
@@ -59,13 +59,13 @@ def export(server: str, kit: Path, adapter: Path, settings: Json, out: Path) -> 
         return _adapter(client, job, out)
 
 
-def _report(client: Client, job: Json, folder: Path) -> Json:
+def _report(client: Client, job: Job, folder: Path) -> Json:
     found = client.report(job["id"])
     (folder / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n")
     return found
 
 
-def _adapter(client: Client, job: Json, out: Path) -> Json:
+def _adapter(client: Client, job: Job, out: Path) -> Json:
     with new_folder(out) as work:
         archive = work / "adapter.zip"
         client.download(job["id"], archive)

@@ -1,9 +1,11 @@
 """The report as a table on a terminal."""
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,11 @@ NARROW_MEASURES = {name: MEASURES[name] for name in ("cosine", "retained")}
 STYLES = {"projected": "green", "kept": "", "skipped": "yellow"}
 WIDE = 110  # columns; below that the norms and pdst make room for the names
 PIPE_WIDTH = 160  # because a pipe has no width, and cut numbers are of no use
+
+
+def print_json(found: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """To stdout, nothing else."""
+    typer.echo(json.dumps(found, indent=2, allow_nan=False))
 
 
 def print_report(report: Mapping[str, Any]) -> None:

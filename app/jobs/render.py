@@ -10,9 +10,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from app.intake.names import shown
 from app.jobs import measured_tables as measured
+from app.jobs.cosine_plots import decision_marks, heat_map, histogram
 from app.jobs.frontier_plot import frontier_plot
 from app.jobs.plots import Curve, curve
+from app.jobs.sarif import as_sarif
 
 ReportJson = Mapping[str, Any]
 
@@ -92,6 +95,7 @@ FORMATS: Mapping[str, tuple[str, Callable[[ReportJson], str]]] = {
     "csv": ("text/csv; charset=utf-8", as_csv),
     "markdown": ("text/markdown; charset=utf-8", as_markdown),
     "html": ("text/html; charset=utf-8", as_html),
+    "sarif": ("application/sarif+json", as_sarif),
 }
 """By the name that `?format=` takes: media type and renderer."""
 
@@ -117,9 +121,13 @@ def _rows(report: ReportJson) -> tuple[tuple[str, ...], Iterable[Mapping[str, ob
     if report["kind"] == "frontier":
         return measured.POINT_COLUMNS, measured.point_rows(report)
     columns, key = _columns(report)
-    return columns, (
-        {**layer, "shape": " x ".join(map(str, layer["shape"]))} for layer in report[key]
-    )
+    return columns, (_row(layer) for layer in report[key])
+
+
+def _row(layer: Mapping[str, object]) -> dict[str, object]:
+    """A module's row: text that a spreadsheet shows and does not compute."""
+    plain = {k: measured.no_formula(v) if isinstance(v, str) else v for k, v in layer.items()}
+    return {**plain, "shape": cell(layer["shape"])}
 
 
 def _columns(report: ReportJson) -> tuple[tuple[str, ...], str]:
@@ -135,8 +143,13 @@ def _rendered(report: ReportJson, suffix: str) -> str:
     template = _template(f"{PAGES.get(kind, 'report')}.{suffix}")
     if kind == "frontier":
         return template.render(report=report, plot=frontier_plot(report))
-    if kind not in SALORA_COLUMNS:
+    if kind == "evaluate":
+        return template.render(report=report)
+    if kind == "alignment":
         return template.render(report=report, number=number)
+    if kind not in SALORA_COLUMNS:
+        plots = {"heat": heat_map(report), "bars": histogram(report)} if suffix == "html" else {}
+        return template.render(report=report, number=number, **plots)
     return template.render(
         report=report,
         number=number,
@@ -177,6 +190,11 @@ def plain_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#|~!&])", r"\\\1", line)
 
 
+def code(name: str) -> str:
+    """A name as Markdown's code in a table: neither a backtick nor a bar of it ends anything."""
+    return "`" + shown(name).replace("`", "'").replace("|", "\\|") + "`"
+
+
 def fenced(value: object) -> str:
     """JSON for a block of code: no line of it ends the block."""
     return json.dumps(value, indent=2, allow_nan=False)
@@ -184,6 +202,8 @@ def fenced(value: object) -> str:
 
 FILTERS: Mapping[str, Callable[..., object]] = {
     "plain": plain_markdown,
+    "code": code,
+    "marks": decision_marks,
     "number": number,
     "json": fenced,
     "interval": measured.with_interval,

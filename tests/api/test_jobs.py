@@ -129,6 +129,8 @@ def test_the_report_follows_its_published_schema(http: httpx.Client, done: dict[
         ({"format": "csv"}, "text/html", "text/csv", "module,layer,kind"),
         ({"format": "markdown"}, "*/*", "text/markdown", "| module |"),
         ({"format": "html"}, "*/*", "text/html", "<table>"),
+        ({"format": "sarif"}, "*/*", "application/sarif+json", '"ruleId": "ASF001"'),
+        ({}, "application/sarif+json", "application/sarif+json", '"version": "2.1.0"'),
     ],
 )
 def test_the_report_comes_in_the_form_that_was_asked_for(

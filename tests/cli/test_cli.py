@@ -64,7 +64,7 @@ def test_models_may_be_ids_under_the_model_root(llama_world: World, tmp_path: Pa
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("suffix", ["json", "csv", "md", "html"])
+@pytest.mark.parametrize("suffix", ["json", "csv", "md", "html", "sarif"])
 def test_the_report_is_written_in_the_form_of_its_name(
     llama_world: World, tmp_path: Path, suffix: str
 ) -> None:
