@@ -6,6 +6,10 @@ MODELS = "--base-model base --chat-model chat"
 SERVER = "--server http://127.0.0.1:8000"
 
 EXAMPLES: Mapping[str, Sequence[str]] = {
+    "policy check": (
+        "policy check policy.yaml",
+        "policy check policy.yaml --base-model org/chat",
+    ),
     "demo": ("demo", "demo --safety --seed 1"),
     "up": ("up", "up --host 0.0.0.0 --port 8080 --verbose"),
     "patch": (

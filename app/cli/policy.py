@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.exits import explained
+from app.cli.examples import epilog
+from app.cli.exits import NOT_HELD, explained
 
 if TYPE_CHECKING:
     from app.domain.policy import Policy
@@ -21,7 +22,7 @@ def _policy() -> None:
     """Check a moderation policy."""
 
 
-@policy.command()
+@policy.command(epilog=epilog("policy check"))
 def check(
     file: Annotated[Path, typer.Argument(help="the YAML file")],
     base_model: Annotated[
@@ -49,7 +50,7 @@ def _print_pair(found: "Policy", name: str) -> None:
     plan = found.plan("", name)
     if plan.chat_model is None:
         typer.echo(f"no pair knows {name}", err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(NOT_HELD)
     typer.echo(f"pair {plan.pair}: base {plan.base_model or '-'}, chat {plan.chat_model}")
 
 
