@@ -10,7 +10,7 @@ from app.domain.errors import Conflict, JobFault, NotFound, Refused
 from app.domain.policy import ActionKind
 from app.domain.verdict import Action, Push, Verdict
 from app.domain.verdict_errors import PushedMeanwhile
-from app.jobs.moderate_text import card_with, marker_of, post_of, title_of
+from app.jobs.moderate_text import MAX_CARD_CHARS, card_with, marker_of, post_of, title_of
 from app.jobs.moderator import Moderator
 from app.jobs.patched_files import PatchedFiles, patched_files
 from app.jobs.retrieve import patched_archive, read_report
@@ -164,7 +164,7 @@ def _propose(verdict: Verdict, index: int, desk: Moderator) -> tuple[Verdict, Po
     with patched_files(
         archive, original, artifacts=desk.artifacts, staging_dir=desk.staging_dir
     ) as patched:
-        files = {**patched.files, README_FILE: _card(verdict, report, patched)}
+        files = {**patched.files, **_card(verdict, report, patched)}
         verdict = _begun(replace(verdict, patched=patched.content), index, desk)
         text = post_of(verdict, "pull_request")
         push = verdict.push
@@ -172,10 +172,15 @@ def _propose(verdict: Verdict, index: int, desk: Moderator) -> tuple[Verdict, Po
     return verdict, posted
 
 
-def _card(verdict: Verdict, report: Mapping[str, object], patched: PatchedFiles) -> Path:
+def _card(
+    verdict: Verdict, report: Mapping[str, object], patched: PatchedFiles
+) -> Mapping[str, Path]:
+    """The model card by its name; nothing where it is too long to be worked on."""
+    if len(patched.card or "") > MAX_CARD_CHARS:
+        return {}
     path = patched.folder / README_FILE
     path.write_bytes(card_with(verdict, report, patched.card).encode())
-    return path
+    return {README_FILE: path}
 
 
 Write = Callable[[Verdict, int, Moderator], tuple[Verdict, Posted | None]]
