@@ -74,7 +74,7 @@ def test_method_and_gate_are_those_of_a_job() -> None:
         ({"pairs": [{**PAIR, "chat": "{other}"}]}, "pairs[0].chat", "{other} is not in match"),
         ({"pairs": [{**PAIR, "base": "org/*"}]}, "pairs[0].base", "has no *"),
         ({"pairs": [{**PAIR, "match": "{name}/{name}"}]}, "pairs[0].match", "twice"),
-        ({"pairs": [{**PAIR, "match": "{name}*****"}]}, "pairs[0].match", "more than 4"),
+        ({"pairs": [{**PAIR, "match": "{name}*****"}]}, "pairs[0].match", "more than 3"),
         ({"method": {"name": "magic"}}, "method.name", "Input should be"),
         ({"method": {"projector": "exact", "rank": 2}}, "method.rank", "takes no rank"),
         ({"method": {"select": {"by": "count", "value": 0}}}, "method.select.value", "pass"),
