@@ -57,6 +57,7 @@ def to_verdict(row: Row[Any]) -> Verdict:
         since=row.since,
         fence=row.fence,
         attempts=row.attempts,
+        tried_since=row.tried_since,
         tries=row.tries,
         trouble=row.trouble,
         verdict=row.verdict,
