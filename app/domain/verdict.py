@@ -68,6 +68,7 @@ class Verdict:
     plan: Plan | None = None
     adapter: str | None = None  # StoredAdapter.id
     base_name: str | None = None  # what adapter_config.json says, as a stranger wrote it
+    unread: tuple[str, ...] = ()  # the first files of the commit that nobody looks at, shown
     job: str | None = None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     revisions: Mapping[str, str] = field(default_factory=dict)  # commit SHAs, by model as named

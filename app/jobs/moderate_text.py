@@ -31,6 +31,7 @@ NAMES = {
     "projected": "projected",
     "skipped": "skipped, not screened",
     "unscreened": "parts that bypass LoRA, not screened",
+    "unread": "other files of the commit, not looked at",
     "dropped": "parts that bypass LoRA, dropped",
     "median_retained_energy": "median retained energy of what was projected",
 }

@@ -34,7 +34,7 @@ verdicts = Table(
     Column("patched", String(64)),  # content id of the patch that it has proposed
     # JSON, because a stranger's text is in it
     Column("plan", JSON(none_as_null=True)),  # the parts of the policy that decide
-    Column("evidence", JSON, nullable=False),  # {base_name, numbers, revisions, fault}
+    Column("evidence", JSON, nullable=False),  # {base_name, unread, numbers, revisions, fault}
     Column("actions", JSON, nullable=False),
     UniqueConstraint("tenant", "hub_repo", "ref", "sha"),
     Index(None, "state", "due_at"),
