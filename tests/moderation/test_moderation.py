@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from app.domain.adapter import CONFIG_FILE, REPORT_FILE, WEIGHTS_FILE
 from app.jobs.moderate_steps import import_push, take_up
-from app.jobs.moderate_text import BEGIN, END
+from app.jobs.moderate_text import BEGIN, END, MAX_CARD_CHARS
 from app.jobs.submit import OWN_KEYS
 from app.storage.tables import webhook_deliveries
 from tests.factory import World
@@ -269,3 +269,11 @@ def test_a_model_card_with_our_section_gets_one_new_section(bench: Bench, adapte
     assert (card.count(BEGIN), card.count(END)) == (1, 1)
     assert "old\n" not in card
     assert card.endswith("# Mine\n\nforged")
+
+
+def test_a_model_card_that_is_too_long_stays_as_it_is(bench: Bench, adapter: Path) -> None:
+    card = CARD + "x" * MAX_CARD_CHARS
+    done = bench.settled(adapter, readme=card)
+    assert done.actions[0].state == "done"
+    (talk,) = bench.hub.discussions(REPO)
+    assert bench.hub.read(REPO, talk.ref, "README.md").decode() == card
