@@ -40,6 +40,7 @@ _NOT_PUBLIC_4 = [
         "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
         "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
         "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+        "192.31.196.0/24", "192.175.48.0/24",  # AS112, which answers nobody
         "168.63.129.16/32",  # public, but a cloud's metadata server to the machines in it
     )
 ]  # fmt: skip
@@ -49,9 +50,11 @@ _NOT_PUBLIC_6 = [
     for text in (
         "2001::/23",  # protocols' own, Teredo among them
         "2001:db8::/32", "3ffe::/16", "3fff::/20",
+        "2620:4f:8000::/48",  # AS112
     )
 ]  # fmt: skip
 _SIX_TO_FOUR, _NAT64 = IPv6Network("2002::/16"), IPv6Network("64:ff9b::/96")
+_ISATAP = {0x00005EFE, 0x02005EFE}  # of an address's second half, before the IPv4 address
 _COMPATIBLE = IPv6Network("::/96")
 NOT_PUBLIC = "its host leads to an address that is not public"
 
@@ -118,6 +121,8 @@ def is_public(address: Address) -> bool:
     wrapped = _wrapped(bare)
     if wrapped is not None:
         return is_public(wrapped)
+    if int(bare) >> 32 & 0xFFFFFFFF in _ISATAP:  # a tunnel into somebody's own network
+        return False
     return bare in _PUBLIC_6 and not any(bare in network for network in _NOT_PUBLIC_6)
 
 

@@ -22,8 +22,9 @@ ACTIONS: tuple[ActionKind, ...] = get_args(ActionKind)
 HUB_ACTIONS: frozenset[ActionKind] = frozenset({"discussion", "comment", "pull_request"})
 BRANCHES = "refs/heads/"
 MAX_NAME_CHARS = 200  # of what adapter_config.json names; no model id is longer
-MAX_WILDCARDS = 4  # in one pattern, because each multiplies the time that a match may take
+MAX_WILDCARDS = 3  # in one pattern, because each multiplies the time that a match may take
 _WILDCARD = re.compile(r"\{([a-z_]+)\}|(\*)")
+_ADJACENT = re.compile(rf"(?:{_WILDCARD.pattern})(?:{_WILDCARD.pattern})")
 _CAPTURED = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*)"
 
 
@@ -50,7 +51,8 @@ class Pair:
     """Adapters whose `base_model_name_or_path` is like `match`, and the two models behind them.
 
     In `match`, `*` is anything and `{name}` a part between slashes, which `base` and `chat` may
-    then hold.
+    then hold. Between two of them there is something, or where one ends would be anybody's guess
+    (and a stranger's name could make the guessing last).
     """
 
     match: str
@@ -61,6 +63,9 @@ class Pair:
         names = [name for name, _ in _WILDCARD.findall(self.match) if name]
         if len(_WILDCARD.findall(self.match)) > MAX_WILDCARDS:
             raise InvalidField(field="match", reason=f"has more than {MAX_WILDCARDS} wildcards")
+        if _ADJACENT.search(self.match):
+            reason = "has two wildcards without anything between them"
+            raise InvalidField(field="match", reason=reason)
         if len(names) != len(set(names)):
             raise InvalidField(field="match", reason="has one name twice")
         for place in ("base", "chat"):

@@ -68,6 +68,7 @@ class Verdict:
     plan: Plan | None = None
     adapter: str | None = None  # StoredAdapter.id
     base_name: str | None = None  # what adapter_config.json says, as a stranger wrote it
+    unread: tuple[str, ...] = ()  # the first files of the commit that nobody looks at, shown
     job: str | None = None
     numbers: Mapping[str, float | int | None] = field(default_factory=dict)
     revisions: Mapping[str, str] = field(default_factory=dict)  # commit SHAs, by model as named
@@ -78,6 +79,7 @@ class Verdict:
     finished_at: datetime | None = None
     fence: int = 0  # grows with each claim
     attempts: int = 0  # of this state's step
+    tried_since: datetime | None = None  # the first of these attempts; None before it
     tries: int = 1  # grows with each retry that somebody asked for
     trouble: str = ""  # why the last attempt came to nothing
 
@@ -89,6 +91,11 @@ class Verdict:
     @property
     def may_retry(self) -> bool:
         return self.state == "done" and self.verdict == "inconclusive"
+
+    @property
+    def may_reopen(self) -> bool:
+        """Whether there was no reason for something that there may be by now."""
+        return self.state == "done" and any(each.state == "skipped" for each in self.actions)
 
     @property
     def is_issued(self) -> bool:
@@ -109,6 +116,14 @@ class Verdict:
     def acted(self, index: int, action: Action) -> "Verdict":
         actions = (*self.actions[:index], action, *self.actions[index + 1 :])
         return replace(self, actions=actions)
+
+    def reopened(self) -> "Verdict":
+        """As it was judged, with what it has skipped to be done. It is issued once more then."""
+        pending = (
+            Action(each.kind) if each.state == "skipped" or each.kind == "webhook" else each
+            for each in self.actions
+        )
+        return replace(self, state="acting", actions=tuple(pending), attempts=0, trouble="")
 
     def anew(self) -> "Verdict":
         """As it was received, for another try; what it has opened stays known."""

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0  # longer than a request may take, with what comes before and after it
 JSON_HEADERS = {"Content-Type": "application/json"}
+OWN_FAULT = "it could not be sent, for a fault of the service's own"
 _RANDOM = random.SystemRandom()
 
 
@@ -97,6 +98,14 @@ class Sender:
 
     async def _deliver(self, due: Due) -> None:
         try:
+            await self._try_attempt(due)
+            await self._poster.settled(due.endpoint.url)  # so that it holds up nobody else's
+        finally:
+            self._room.give_back(due.tenant, due.endpoint.id)
+            self._has_room.set()
+
+    async def _try_attempt(self, due: Due) -> None:
+        try:
             await self._attempt(due)
         except asyncio.CancelledError:
             await asyncio.to_thread(self._give_back, due)
@@ -104,21 +113,25 @@ class Sender:
         except Unavailable as error:  # its lease runs out, and then it is sent again
             logger.warning("delivery %s is not noted: %s", due.id, error)
         except Exception:  # the edge of the task: others go on
-            logger.exception("delivery %s failed", due.id)
-        finally:
-            self._room.give_back(due.tenant, due.endpoint.id)
-            self._has_room.set()
+            logger.exception("delivery %s is not noted", due.id)
 
     async def _attempt(self, due: Due) -> None:
         at, begun_s = self._now(), time.monotonic()
-        headers = signed_headers(due.event, due.body, due.endpoint.signing(at), at)
-        outcome = await self._poster.post(
-            due.endpoint.url, {**JSON_HEADERS, **headers}, due.body.encode()
-        )
+        outcome = await self._outcome(due, at)
         attempt = _logged(outcome, at, time.monotonic() - begun_s)
         step = next_step(outcome, due.tried, self._now(), self._jitter())
         if not await asyncio.to_thread(self._webhooks.note_attempt, due, attempt, step):
             logger.warning("delivery %s was another's by the time it was answered", due.id)
+
+    async def _outcome(self, due: Due, at: datetime) -> Outcome:
+        try:
+            headers = signed_headers(due.event, due.body, due.endpoint.signing(at), at)
+            return await self._poster.post(
+                due.endpoint.url, {**JSON_HEADERS, **headers}, due.body.encode()
+            )
+        except Exception:  # a bug counts as an attempt, or it would be met again without an end
+            logger.exception("delivery %s failed", due.id)
+            return Outcome(error=OWN_FAULT)
 
     def _give_back(self, due: Due) -> None:
         try:

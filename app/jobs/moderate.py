@@ -20,7 +20,8 @@ Step = Callable[[Verdict, Moderator], Verdict]
 
 AT_ONCE = 100  # steps in a round, so that a round ends
 LONGEST_PAUSE_S = 300.0
-PATIENCE = timedelta(days=1)  # with a part that is down, in one state
+PATIENCE = timedelta(days=1)  # with a part that is down, from the first attempt at a state
+FEWEST = 10  # attempts, because we may have been down ourselves for the whole day
 
 STEPS: Mapping[VerdictState, Step] = {
     "received": take_up,
@@ -73,12 +74,16 @@ def _postpone(verdict: Verdict, trouble: str, desk: Moderator) -> None:
 
 
 def _is_hopeless(verdict: Verdict) -> bool:
-    return verdict.attempts > 1 and datetime.now(UTC) - verdict.since > PATIENCE
+    """Waiting, for a job or for us, is no failure: the time counts from the first attempt."""
+    began = verdict.tried_since
+    if began is None or verdict.attempts <= FEWEST:
+        return False
+    return datetime.now(UTC) - began > PATIENCE
 
 
 def _give_up(verdict: Verdict, desk: Moderator) -> Verdict:
     """An attempt whose process was killed says no trouble."""
     why = f"given up after a day: {verdict.trouble or 'each attempt was cut off'}"
     if verdict.state in ("judged", "acting"):
-        return give_up_acting(verdict, why)
+        return give_up_acting(verdict, why, desk)
     return conclude(verdict, desk, "inconclusive", why)

@@ -8,9 +8,9 @@ from pathlib import Path
 from app.domain.adapter import README_FILE
 from app.domain.errors import Conflict, JobFault, NotFound, Refused
 from app.domain.policy import ActionKind
-from app.domain.verdict import Action, Push, Verdict
+from app.domain.verdict import Action, Verdict
 from app.domain.verdict_errors import PushedMeanwhile
-from app.jobs.moderate_text import card_with, marker_of, post_of, title_of
+from app.jobs.moderate_text import MAX_CARD_CHARS, card_with, marker_of, post_of, title_of
 from app.jobs.moderator import Moderator
 from app.jobs.patched_files import PatchedFiles, patched_files
 from app.jobs.retrieve import patched_archive, read_report
@@ -18,6 +18,8 @@ from app.jobs.verdict_ports import Posted
 
 MAIN = "main"  # the only branch that the hub opens pull requests to
 FIELD = "repo"
+DRY_BY_NOW = "the policy is a dry run by now"
+TOLD = Action("webhook", "done")
 FINAL_FAULTS = (Refused, NotFound, JobFault, Conflict)
 """Of an action: to do it again would end as it did."""
 SAID: Mapping[ActionKind, str] = {
@@ -47,24 +49,25 @@ def act(verdict: Verdict, desk: Moderator) -> Verdict:
     for index, action in enumerate(verdict.actions):
         if action.is_open and action.writes_to_hub:
             verdict = _write(verdict, index, desk)
-    told = (
-        replace(each, state="done") if each.kind == "webhook" and each.is_open else each
-        for each in verdict.actions
-    )
-    return replace(verdict, state="done", actions=tuple(told))
+    return _told(verdict, desk)
 
 
-def give_up_acting(verdict: Verdict, why: str) -> Verdict:
+def give_up_acting(verdict: Verdict, why: str, desk: Moderator) -> Verdict:
     """What is open has failed; others are told of it all the same."""
     ended = (
         replace(each, state="failed", note=why) if each.is_open and each.writes_to_hub else each
         for each in verdict.actions
     )
-    told = (
-        replace(each, state="done") if each.kind == "webhook" and each.is_open else each
-        for each in ended
-    )
-    return replace(verdict, state="done", actions=tuple(told))
+    return _told(replace(verdict, actions=tuple(ended)), desk)
+
+
+def _told(verdict: Verdict, desk: Moderator) -> Verdict:
+    """Done, with its event to be issued, unless the policy is a dry run by now."""
+    policy = desk.policy()
+    is_silent = policy is not None and policy.dry_run
+    event = Action("webhook", "skipped", note=DRY_BY_NOW) if is_silent else TOLD
+    ended = (event if each.kind == "webhook" and each.is_open else each for each in verdict.actions)
+    return replace(verdict, state="done", actions=tuple(ended))
 
 
 def _write(verdict: Verdict, index: int, desk: Moderator) -> Verdict:
@@ -104,12 +107,16 @@ def _earlier(verdict: Verdict, action: Action, desk: Moderator) -> Posted | None
 
 
 def _moot(verdict: Verdict, action: Action, desk: Moderator) -> str | None:
-    """Why there is no more reason to write; None where there is."""
+    """Why there is no more reason to write; None where there is. Which commit is the newest, only
+    the hub knows: webhooks come late, twice, or in another order. Raises what `HubReader.commit`
+    raises."""
     if reason := _stopped(verdict, desk):
         return reason
-    if desk.verdicts.has_newer(verdict):
-        return "the branch was pushed to again: a newer verdict takes its place"
-    return _stale(verdict.push, desk) if action.kind == "pull_request" else None
+    push = verdict.push
+    if action.kind == "pull_request" and push.branch != MAIN:
+        return f"the hub opens pull requests to {MAIN} only, not to {push.branch}"
+    head = desk.reader.commit(push.repo, push.branch, field=FIELD).sha
+    return None if head == push.sha else f"the branch has moved on to {head}"
 
 
 def _stopped(verdict: Verdict, desk: Moderator) -> str | None:
@@ -118,17 +125,9 @@ def _stopped(verdict: Verdict, desk: Moderator) -> str | None:
     if policy is None:
         return None
     if policy.dry_run:
-        return "the policy is a dry run by now"
+        return DRY_BY_NOW
     reason = policy.refusal(push.repo, push.ref)
     return reason and f"by now {reason}"
-
-
-def _stale(push: Push, desk: Moderator) -> str | None:
-    """Raises what `HubReader.commit` raises."""
-    if push.branch != MAIN:
-        return f"the hub opens pull requests to {MAIN} only, not to {push.branch}"
-    head = desk.reader.commit(push.repo, push.branch, field=FIELD).sha
-    return None if head == push.sha else f"the branch has moved on to {head}"
 
 
 def _thread(verdict: Verdict, action: Action, desk: Moderator) -> int | None:
@@ -164,7 +163,7 @@ def _propose(verdict: Verdict, index: int, desk: Moderator) -> tuple[Verdict, Po
     with patched_files(
         archive, original, artifacts=desk.artifacts, staging_dir=desk.staging_dir
     ) as patched:
-        files = {**patched.files, README_FILE: _card(verdict, report, patched)}
+        files = {**patched.files, **_card(verdict, report, patched)}
         verdict = _begun(replace(verdict, patched=patched.content), index, desk)
         text = post_of(verdict, "pull_request")
         push = verdict.push
@@ -172,10 +171,15 @@ def _propose(verdict: Verdict, index: int, desk: Moderator) -> tuple[Verdict, Po
     return verdict, posted
 
 
-def _card(verdict: Verdict, report: Mapping[str, object], patched: PatchedFiles) -> Path:
+def _card(
+    verdict: Verdict, report: Mapping[str, object], patched: PatchedFiles
+) -> Mapping[str, Path]:
+    """The model card by its name; nothing where it is too long to be worked on."""
+    if len(patched.card or "") > MAX_CARD_CHARS:
+        return {}
     path = patched.folder / README_FILE
     path.write_bytes(card_with(verdict, report, patched.card).encode())
-    return path
+    return {README_FILE: path}
 
 
 Write = Callable[[Verdict, int, Moderator], tuple[Verdict, Posted | None]]

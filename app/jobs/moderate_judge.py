@@ -12,6 +12,7 @@ from typing import Any
 from app.domain.evaluation import CHAT
 from app.domain.policy import Thresholds, VerdictName
 from app.domain.report import IDENTITY
+from app.jobs.unread_files import NOTHING_UNREAD, UNREAD, Unread, unread_doubt
 
 BEFORE, AFTER = "original", "patched"  # a gate's names for the two adapters
 Numbers = Mapping[str, float | int | None]
@@ -25,10 +26,15 @@ class Judgement:
     numbers: Numbers  # all that was looked at
 
 
-def judge(report: ReportJson, thresholds: Thresholds) -> Judgement:
-    """`report` is a patch job's."""
-    numbers = numbers_of(report)
-    doubts = [*_unseen(numbers), *_measured_worse(report), *_over(numbers, thresholds)]
+def judge(report: ReportJson, thresholds: Thresholds, unread: Unread = NOTHING_UNREAD) -> Judgement:
+    """`report` is a patch job's, `unread` what else the commit holds."""
+    numbers = {**numbers_of(report), UNREAD: unread.count}
+    doubts = [
+        *_unseen(numbers),
+        *unread_doubt(unread),
+        *_measured_worse(report),
+        *_over(numbers, thresholds),
+    ]
     if doubts:
         return Judgement("review", "; ".join(doubts), numbers)
     if report["verdict"] != "patched":  # a reason to look that a newer report may have
@@ -37,6 +43,16 @@ def judge(report: ReportJson, thresholds: Thresholds) -> Judgement:
         why = f"all {numbers['modules']} modules were compared, and none was selected"
         return Judgement("pass", why, numbers)
     return Judgement("patched", _changed(numbers), numbers)
+
+
+def judge_merged(earlier: Numbers, why: str, thresholds: Thresholds, unread: Unread) -> Judgement:
+    """Of a commit whose adapter is the patch that `earlier` are the numbers of: by the thresholds
+    and the files of today."""
+    numbers = {**earlier, UNREAD: unread.count}
+    doubts = [*unread_doubt(unread), *_over(numbers, thresholds)]
+    if doubts:
+        return Judgement("review", "; ".join([why, *doubts]), numbers)
+    return Judgement("patched", why, numbers)
 
 
 def numbers_of(report: ReportJson) -> dict[str, float | int | None]:

@@ -24,11 +24,12 @@ from app.domain.job import Fault, Job
 from app.domain.policy import VerdictName
 from app.domain.verdict import Verdict
 from app.intake.names import shown
-from app.jobs.moderate_judge import judge
+from app.jobs.moderate_judge import judge, judge_merged
 from app.jobs.moderator import Moderator
 from app.jobs.patched_files import content_id
 from app.jobs.retrieve import read_report
-from app.jobs.submit import JobRequest, submit
+from app.jobs.submit import OWN_KEYS, JobRequest, submit
+from app.jobs.unread_files import UNREAD, Unread, unread_of
 
 UNREADABLE = (
     RepositoryNotFound,
@@ -70,7 +71,7 @@ def import_push(verdict: Verdict, desk: Moderator) -> Verdict:
     """Take the adapter at the push's commit through the gate. Raises Unavailable, QuotaExceeded."""
     policy, push = desk.policy_in_force(), verdict.push
     try:
-        adapter = desk.importer(verdict).run(push.repo, push.sha).adapter
+        imported = desk.importer(verdict).run(push.repo, push.sha)
     except UNREADABLE as error:
         return conclude(verdict, desk, "inconclusive", str(error), error)
     except MissingFile as error:
@@ -79,9 +80,16 @@ def import_push(verdict: Verdict, desk: Moderator) -> Verdict:
         return conclude(verdict, desk, name, str(error), error)
     except Refused as error:
         return conclude(verdict, desk, "refused", str(error), error)
-    plan = policy.plan(push.repo, adapter.base_model_name)
-    base_name = adapter.base_model_name
-    known = replace(verdict, plan=plan, adapter=adapter.id, base_name=base_name)
+    adapter = imported.adapter
+    unread = unread_of(file.name for file in imported.commit.files)
+    known = replace(
+        verdict,
+        plan=policy.plan(push.repo, adapter.base_model_name),
+        adapter=adapter.id,
+        base_name=adapter.base_model_name,
+        unread=unread.names,
+        numbers={UNREAD: unread.count},
+    )
     return _own(known, adapter, desk) or _planned(known, desk)
 
 
@@ -95,14 +103,21 @@ def _planned(verdict: Verdict, desk: Moderator) -> Verdict:
 
 def _own(verdict: Verdict, adapter: StoredAdapter, desk: Moderator) -> Verdict | None:
     """Whether the push has merged what we proposed: to patch that again would never end. It counts
-    only where the same would be done today."""
+    only where the same would be done today, and is judged by the thresholds of today."""
     earlier = desk.verdicts.proposed(verdict, content_id(adapter.files))
-    if earlier is None or not _same_work(earlier, verdict):
+    if earlier is None or verdict.plan is None or not _same_work(earlier, verdict):
         return None
     why = f"the files are those of the pull request of verdict {earlier.id}"
-    known = replace(verdict, numbers=earlier.numbers, revisions=earlier.revisions, job=earlier.job)
-    done = known.judged("patched", why)
+    found = judge_merged(earlier.numbers, why, verdict.plan.thresholds, _unread(verdict))
+    known = replace(verdict, numbers=found.numbers, revisions=earlier.revisions, job=earlier.job)
+    done = known.judged(found.verdict, found.why)
+    if found.verdict == "review":
+        return done
     return replace(done, actions=tuple(each for each in done.actions if not each.writes_to_hub))
+
+
+def _unread(verdict: Verdict) -> Unread:
+    return Unread(int(verdict.numbers.get(UNREAD) or 0), verdict.unread)
 
 
 def _same_work(one: Verdict, other: Verdict) -> bool:
@@ -119,7 +134,7 @@ def submit_job(verdict: Verdict, desk: Moderator) -> Verdict:
     try:
         job = submit(
             _request(verdict),
-            f"verdict-{verdict.id}-{verdict.tries}",
+            f"{OWN_KEYS}verdict-{verdict.id}-{verdict.tries}",
             records=desk.records_of(verdict),
             queue=desk.queue,
             events=desk.events,
@@ -159,7 +174,7 @@ def examine(verdict: Verdict, desk: Moderator) -> Verdict:
         return conclude(verdict, desk, "inconclusive", str(error), error)
     if known.plan is None:
         raise ValueError(f"verdict {verdict.id} has no plan")
-    found = judge(report, known.plan.thresholds)
+    found = judge(report, known.plan.thresholds, _unread(known))
     return replace(known, numbers=found.numbers).judged(found.verdict, found.why)
 
 

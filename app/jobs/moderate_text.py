@@ -13,6 +13,8 @@ from app.domain.verdict import Verdict
 from app.jobs.render import number, plain_markdown
 
 BEGIN, END = "<!-- adapter-safety: begin -->", "<!-- adapter-safety: end -->"
+MARKERS = (BEGIN.encode(), END.encode())
+MAX_CARD_CHARS = 256 << 10  # of a card that gets a section; a longer one stays as it is
 MAX_ROWS = 50  # of a table in a model card; the report has them all
 MAX_POST_CHARS = 20_000
 MAX_TITLE_CHARS = 200  # the hub's limit
@@ -29,6 +31,7 @@ NAMES = {
     "projected": "projected",
     "skipped": "skipped, not screened",
     "unscreened": "parts that bypass LoRA, not screened",
+    "unread": "other files of the commit, not looked at",
     "dropped": "parts that bypass LoRA, dropped",
     "median_retained_energy": "median retained energy of what was projected",
 }
@@ -60,9 +63,36 @@ def card_with(verdict: Verdict, report: Mapping[str, Any], card: str | None) -> 
     own = card or ""
     front = FRONT_MATTER.match(own)
     metadata = front[0] if front else ""
-    rest = re.sub(rf"{BEGIN}.*?{END}\r?\n?", "", own[len(metadata) :], flags=re.DOTALL)
-    rest = rest.replace(BEGIN, "").replace(END, "")
+    rest = _without_strays(_without_sections(own[len(metadata) :]))
     return f"{metadata}{BEGIN}\n{_section(verdict, report)}{END}\n{rest}"
+
+
+def _without_sections(card: str) -> str:
+    """In time linear in its length, because a stranger wrote it: `BEGIN.*?END` looks for the end
+    of every beginning anew."""
+    kept, at = [], 0
+    while (begin := card.find(BEGIN, at)) >= 0:
+        end = card.find(END, begin)
+        if end < 0:
+            break
+        kept.append(card[at:begin])
+        at = end + len(END)
+        at += card.startswith("\r", at)
+        at += card.startswith("\n", at)
+    return "".join([*kept, card[at:]])
+
+
+def _without_strays(card: str) -> str:
+    """No marker is left, nor made by taking another out of its midst; each character is looked at
+    once, because a marker can only end with the one that came last."""
+    kept = bytearray()
+    *ended, last = card.encode("utf-8", "replace").split(b">")
+    for piece in ended:
+        kept += piece + b">"
+        for marker in MARKERS:
+            if kept.endswith(marker):
+                del kept[-len(marker) :]
+    return (kept + last).decode()
 
 
 def _section(verdict: Verdict, report: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
 
 logger = logging.getLogger(__name__)
 
+OWN_KEYS = "\x1f"
+"""What the idempotency keys of the service's own jobs begin with: clients' keys are printable."""
 WITHOUT_METHOD: frozenset[JobKind] = frozenset({*SALORA_KINDS, "evaluate"})
 """Kinds that compare no adapter with a pair of models."""
 

@@ -30,7 +30,9 @@ class Verdicts(Protocol):
         """The same database, another tenant's."""
 
     def receive(self, push: Push) -> tuple[Verdict, bool]:
-        """A new verdict of this tenant's on a push, or the one there is: False then."""
+        """A new verdict of this tenant's on a push, or the one there is, whichever webhook told of
+        it first: False then. What that one has skipped is to be done after all: the branch may be
+        back at its commit."""
 
     def claim(self, *, lease_s: float) -> Verdict | None:
         """The one that is due the longest and that nobody is at, its fence and attempts one
@@ -59,9 +61,6 @@ class Verdicts(Protocol):
 
     def verdicts(self, wanted: VerdictFilter, *, limit: int, cursor: str | None) -> Page[Verdict]:
         """Newest first. Raises InvalidField(field="cursor")."""
-
-    def has_newer(self, verdict: Verdict) -> bool:
-        """Whether its branch was pushed to again since."""
 
     def thread_before(self, verdict: Verdict) -> int | None:
         """The discussion or pull request that was opened last in its repository by a verdict."""

@@ -11,7 +11,7 @@ COLUMNS = (
     "id", "received_at", "finished_at", "state", "verdict", "why", "repo", "ref", "sha", "adapter",
     "base_model_name_or_path", "base_model", "base_revision", "chat_model", "chat_revision", "job",
     "policy", "rule", "pair", "dry_run", "modules", "projected", "kept", "skipped", "unscreened",
-    "projected_fraction", "median_retained_energy", "min_kept_pdst", "problem", "actions",
+    "unread", "projected_fraction", "median_retained_energy", "min_kept_pdst", "problem", "actions",
     "discussion",
 )  # fmt: skip
 

@@ -74,3 +74,6 @@ class Poster(Protocol):
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         """One request. It never raises for what a receiver, a name or a network does."""
+
+    async def settled(self, url: str) -> None:
+        """Wait for what requests to this host have left behind: a name that is looked up still."""

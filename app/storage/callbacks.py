@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -121,6 +121,7 @@ class HttpPoster:
         self._tls = tls or httpcore.default_ssl_context()
         self._network = network or httpcore.AnyIOBackend()
         self._lookups = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="webhook-names")
+        self._looked_up: dict[str, list[Future[list[str]]]] = {}  # by host; the loop's own
 
     def close(self) -> None:
         """Wait for no name."""
@@ -165,9 +166,24 @@ class HttpPoster:
             ),
         )
 
+    async def settled(self, url: str) -> None:
+        """A lookup cannot be broken off: until it ends, its thread is what the request takes."""
+        host = urlsplit(url).hostname or ""
+        lookups = [asyncio.wrap_future(each) for each in self._under_way(host)]
+        await asyncio.gather(*lookups, return_exceptions=True)
+        self._under_way(host)
+
     def _look_up(self, host: str, port: int) -> "asyncio.Future[list[str]]":
-        loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._lookups, self._resolve, host, port)
+        lookup = self._lookups.submit(self._resolve, host, port)
+        self._looked_up[host] = [*self._under_way(host), lookup]
+        return asyncio.wrap_future(lookup)
+
+    def _under_way(self, host: str) -> "list[Future[list[str]]]":
+        """The host's lookups; those that have ended are forgotten."""
+        found = [each for each in self._looked_up.pop(host, ()) if not each.done()]
+        if found:
+            self._looked_up[host] = found
+        return found
 
 
 def _through(

@@ -3,7 +3,7 @@
 import uuid
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, or_, select, update
 
 from app.domain.retry import Step
 from app.domain.room import Room
@@ -84,17 +84,21 @@ def note_attempt(
     """See `Webhooks.note_attempt`."""
     if step.disables is not None and not _lock(connection, due.endpoint.id):
         return False
-    log = connection.scalar(select(COLUMNS.log).where(_held(due)).with_for_update())
-    if log is None:
+    query = select(COLUMNS.log, COLUMNS.tried, COLUMNS.due_at).where(_held(due)).with_for_update()
+    row = connection.execute(query).one_or_none()
+    if row is None:
         return False
+    state, due_at = step.state, now + step.wait
+    if row.tried == 0 and state != "delivered":  # somebody has asked for it anew meanwhile
+        state, due_at = "pending", row.due_at
     note = (
         update(webhook_deliveries)
         .where(_held(due))
         .values(
-            state=step.state,
-            due_at=now + step.wait,
-            ended_at=None if step.state == "pending" else now,
-            log=[*log, attempt_json(attempt)][-MAX_LOGGED:],
+            state=state,
+            due_at=due_at,
+            ended_at=None if state == "pending" else now,
+            log=[*row.log, attempt_json(attempt)][-MAX_LOGGED:],
             lease=None,
             lease_until=None,
         )
@@ -108,7 +112,8 @@ def note_attempt(
 def release(connection: Connection, due: Due) -> None:
     """See `Webhooks.release`."""
     give_back = {"lease": None, "lease_until": None}
-    less = {"attempts": COLUMNS.attempts - 1, "tried": COLUMNS.tried - 1}
+    tried = case((COLUMNS.tried > 0, COLUMNS.tried - 1), else_=0)
+    less = {"attempts": COLUMNS.attempts - 1, "tried": tried}
     connection.execute(update(webhook_deliveries).where(_held(due)).values(**give_back, **less))
 
 

@@ -36,6 +36,7 @@ def changed_values(verdict: Verdict) -> Json:
         "plan": None if verdict.plan is None else plan_json(verdict.plan),
         "evidence": {
             "base_name": verdict.base_name,
+            "unread": list(verdict.unread),
             "numbers": dict(verdict.numbers),
             "revisions": dict(verdict.revisions),
             "fault": fault_json(verdict.fault),
@@ -57,6 +58,7 @@ def to_verdict(row: Row[Any]) -> Verdict:
         since=row.since,
         fence=row.fence,
         attempts=row.attempts,
+        tried_since=row.tried_since,
         tries=row.tries,
         trouble=row.trouble,
         verdict=row.verdict,
@@ -67,6 +69,7 @@ def to_verdict(row: Row[Any]) -> Verdict:
         patched=row.patched,
         plan=None if row.plan is None else _to_plan(row.plan),
         base_name=evidence["base_name"],
+        unread=tuple(evidence["unread"]),
         numbers=evidence["numbers"],
         revisions=evidence["revisions"],
         fault=None if evidence["fault"] is None else Fault(**evidence["fault"]),

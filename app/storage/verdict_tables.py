@@ -10,7 +10,7 @@ verdicts = Table(
     Column("seq", Sequence, primary_key=True, autoincrement=True),  # order of arrival
     Column("id", String(64), nullable=False, unique=True),
     Column("tenant", String(64), nullable=False),
-    Column("webhook", String(128), nullable=False),  # the hub's id
+    Column("webhook", String(128), nullable=False),  # the hub's id, of the first that told
     Column("hub_repo", String(128), nullable=False),  # the hub's id
     Column("repo", String(256), nullable=False),  # "org/name"
     Column("ref", String(256), nullable=False),
@@ -23,6 +23,7 @@ verdicts = Table(
     Column("lease_until", UtcDateTime),  # set while a process is at it
     Column("fence", Integer, nullable=False),
     Column("attempts", Integer, nullable=False),
+    Column("tried_since", UtcDateTime),  # the first of these attempts
     Column("tries", Integer, nullable=False),
     Column("trouble", Text, nullable=False),
     Column("verdict", String(16)),
@@ -33,9 +34,9 @@ verdicts = Table(
     Column("patched", String(64)),  # content id of the patch that it has proposed
     # JSON, because a stranger's text is in it
     Column("plan", JSON(none_as_null=True)),  # the parts of the policy that decide
-    Column("evidence", JSON, nullable=False),  # {base_name, numbers, revisions, fault}
+    Column("evidence", JSON, nullable=False),  # {base_name, unread, numbers, revisions, fault}
     Column("actions", JSON, nullable=False),
-    UniqueConstraint("webhook", "hub_repo", "ref", "sha"),
+    UniqueConstraint("tenant", "hub_repo", "ref", "sha"),
     Index(None, "state", "due_at"),
     Index(None, "tenant", "seq"),
     Index(None, "hub_repo", "seq"),

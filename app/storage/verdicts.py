@@ -52,14 +52,19 @@ class SqlVerdicts:
 
     # ---------------------------------------------------------------------------------- pushes
     def receive(self, push: Push) -> tuple[Verdict, bool]:
-        """A new verdict, or the one there is: the unique constraint decides."""
+        """See the port; the unique constraint decides."""
         with self._database.write() as connection:
             now = utc_now(connection)
             new = Verdict(uuid.uuid4().hex, push, now, "received", now, self._tenant)
             first = {"id": new.id, "tenant": new.tenant, "received_at": now, "since": now}
             values = {**push_values(push), **changed_values(new), **first, "due_at": now}
             created = insert_if_absent(connection, verdicts, {**values, "fence": 0})
-            return to_verdict(connection.execute(_of_push(push)).one()), created
+            query = _of_push(push, self._tenant).with_for_update()
+            found = to_verdict(connection.execute(query).one())
+            if not found.may_reopen:
+                return found, created
+            changes = changed_values(found.reopened()) | {"since": now, "due_at": now}
+            return _change(connection, found, changes | {"finished_at": None}), created
 
     # ------------------------------------------------------------------------------------ work
     def claim(self, *, lease_s: float) -> Verdict | None:
@@ -127,14 +132,6 @@ class SqlVerdicts:
                 connection, verdicts, to_verdict, where=where, limit=limit, cursor=cursor
             )
 
-    def has_newer(self, verdict: Verdict) -> bool:
-        """See the port."""
-        push = verdict.push
-        newer = and_(verdicts.c.ref == push.ref, verdicts.c.sha != push.sha)
-        query = _beside(verdict).where(newer, verdicts.c.seq > _seq_of(verdict))
-        with self._database.read() as connection:
-            return connection.execute(query.limit(1)).first() is not None
-
     def thread_before(self, verdict: Verdict) -> int | None:
         """See the port."""
         earlier = verdicts.c.seq < _seq_of(verdict)
@@ -176,6 +173,9 @@ def _claim(connection: Connection, lease_s: float) -> Verdict | None:
         "lease_until": now + timedelta(seconds=lease_s),
         "fence": verdicts.c.fence + 1,
         "attempts": verdicts.c.attempts + 1,
+        "tried_since": case(
+            (verdicts.c.attempts == 0, literal(now, UtcDateTime())), else_=verdicts.c.tried_since
+        ),
     }
     claimed = update(verdicts).where(verdicts.c.seq == seq).values(changes)
     return to_verdict(connection.execute(claimed.returning(*verdicts.c)).one())
@@ -205,9 +205,10 @@ def _change(connection: Connection, verdict: Verdict, changes: Values) -> Verdic
     return to_verdict(row)
 
 
-def _of_push(push: Push) -> Select[Any]:
+def _of_push(push: Push, tenant: str) -> Select[Any]:
+    """Whichever webhook told of it: two of one repository are no reason to answer twice."""
     of = verdicts.c
-    key = (of.webhook == push.webhook, of.hub_repo == push.hub_repo)
+    key = (of.tenant == tenant, of.hub_repo == push.hub_repo)
     return select(verdicts).where(*key, of.ref == push.ref, of.sha == push.sha)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from app.api.policy_file import MAX_BYTES, PolicyFile, parse_policy, read_policy
+from app.domain.errors import InvalidField
 from app.domain.method import Selection
 from app.domain.policy import MAX_NAME_CHARS, Pair
 from app.domain.verdict_errors import PolicyRefused
@@ -72,7 +74,7 @@ def test_method_and_gate_are_those_of_a_job() -> None:
         ({"pairs": [{**PAIR, "chat": "{other}"}]}, "pairs[0].chat", "{other} is not in match"),
         ({"pairs": [{**PAIR, "base": "org/*"}]}, "pairs[0].base", "has no *"),
         ({"pairs": [{**PAIR, "match": "{name}/{name}"}]}, "pairs[0].match", "twice"),
-        ({"pairs": [{**PAIR, "match": "{name}*****"}]}, "pairs[0].match", "more than 4"),
+        ({"pairs": [{**PAIR, "match": "{name}*****"}]}, "pairs[0].match", "more than 3"),
         ({"method": {"name": "magic"}}, "method.name", "Input should be"),
         ({"method": {"projector": "exact", "rank": 2}}, "method.rank", "takes no rank"),
         ({"method": {"select": {"by": "count", "value": 0}}}, "method.select.value", "pass"),
@@ -140,6 +142,21 @@ def test_a_pair_is_of_the_names_that_its_pattern_has(
     match: str, name: str, models: tuple[str, str] | None
 ) -> None:
     assert Pair(match, "base", "{n}").models(name) == models
+
+
+@pytest.mark.parametrize("match", ["{n}{m}", "org/{n}*", "*{n}", "**", "a*b*c*d*e"])
+def test_a_pattern_that_could_be_matched_in_many_ways_is_refused(match: str) -> None:
+    with pytest.raises(InvalidField, match="wildcards"):
+        Pair(match, "base", "chat")
+
+
+@pytest.mark.parametrize("match", ["*-*-*-x", "{n}-{m}-{o}/x", "{n}a{m}a{o}/x"])
+def test_a_name_that_almost_matches_takes_no_time(match: str) -> None:
+    pair = Pair(match, "base", "chat")
+    begun_s = time.process_time()
+    for name in ("-" * MAX_NAME_CHARS, "a-" * (MAX_NAME_CHARS // 2), "a" * MAX_NAME_CHARS):
+        assert pair.models(name) is None
+    assert time.process_time() - begun_s < 1
 
 
 def test_the_first_pair_that_matches_decides() -> None:

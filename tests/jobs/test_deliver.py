@@ -1,8 +1,9 @@
 """Deliveries from the database to a receiver. No test waits for a due time: the clock is moved."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -13,8 +14,8 @@ from app.domain.errors import Unavailable
 from app.domain.retry import SCHEDULE_S
 from app.domain.room import Room
 from app.domain.signing import new_secret
-from app.domain.webhook import Delivery, Due, Endpoint
-from app.jobs.deliver import LEASE_S, Sender
+from app.domain.webhook import Delivery, Due, Endpoint, Outcome
+from app.jobs.deliver import LEASE_S, OWN_FAULT, Sender
 from app.jobs.webhooks import register, rotate
 from app.storage.callbacks import HttpPoster
 from app.storage.database import Database
@@ -263,6 +264,61 @@ def test_a_database_that_is_away_stops_the_sender_for_a_round_only(kept: Kept) -
         kept.endpoint(receiver)
         kept.enqueue()
         asyncio.run(go(receiver))
+
+
+def test_a_sender_with_a_bug_gives_a_delivery_up_on_the_schedule(kept: Kept) -> None:
+    class Buggy(HttpPoster):
+        async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+            raise RuntimeError
+
+    kept.poster.close()
+    kept.poster = Buggy(RULES)
+    with Receiver() as receiver:
+        endpoint = kept.endpoint(receiver)
+        kept.enqueue()
+        for pause_s in SCHEDULE_S:
+            kept.clock.go_on(pause_s)
+            kept.send()
+    (delivery,) = kept.deliveries(endpoint)
+    assert (delivery.state, delivery.attempts, len(delivery.log)) == ("failed", 10, 10)
+    assert delivery.log[0].error == OWN_FAULT
+
+
+def test_a_slow_name_server_holds_up_its_own_tenant_alone(kept: Kept) -> None:
+    """A lookup that goes on behind its timeout still counts as its tenant's."""
+    until = threading.Event()
+
+    def resolve(host: str, _: int) -> list[str]:
+        if host == "slow.example":
+            until.wait(30)
+        return ["127.0.0.1"]
+
+    kept.poster.close()
+    kept.poster = HttpPoster(RULES, timeout_s=0.2, resolve=resolve)
+
+    async def go(quick: Receiver) -> None:
+        sender = kept.sender(of_tenant=8, of_endpoint=8)
+        for _ in range(6):
+            await sender.round()
+            await asyncio.sleep(0.3)
+        noted = [each for each in kept.deliveries(slow) if each.log]
+        assert len(noted) == 8  # when their time was over
+        kept.enqueue(tenant="other")
+        await sender.round()
+        await asyncio.to_thread(quick.wait_for, 1)
+        until.set()
+        await sender.settle()
+
+    with Receiver() as quick:
+        slow = register(
+            f"http://slow.example:{quick.port}/", ["job.failed"], "", rules=RULES,
+            webhooks=kept.webhooks,
+        )  # fmt: skip
+        url = f"http://quick.example:{quick.port}/"
+        register(url, ["job.failed"], "", rules=RULES, webhooks=kept.webhooks.of("other"))
+        kept.enqueue(60)
+        asyncio.run(go(quick))
+        assert len(quick.received) == 1
 
 
 def test_a_tampered_body_does_not_verify(kept: Kept) -> None:

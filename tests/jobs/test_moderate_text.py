@@ -1,5 +1,6 @@
 """What is written to a hub: a stranger's text stays text."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -84,6 +85,9 @@ def test_each_verdict_has_a_title_and_a_text_of_its_own(name: Any) -> None:
         (f"{BEGIN}\nold\n{END}\n# Mine\n", BEGIN, "# Mine\n"),
         (f"# Mine\n{BEGIN}\nold\n{END}\nmore", BEGIN, "# Mine\nmore"),
         (f"{END}# Mine\n{BEGIN} <!-- open", BEGIN, "# Mine\n <!-- open"),
+        (f"{BEGIN[:10]}{BEGIN}{BEGIN[10:]}# Mine", BEGIN, "# Mine"),
+        (f"{BEGIN[:10]}{BEGIN}old{END}{BEGIN[10:]}# Mine", BEGIN, "# Mine"),
+        (f"{END[:9]}{BEGIN[:9]}{END}{BEGIN[9:]}{END[9:]}# Mine", BEGIN, "# Mine"),
     ],
 )
 def test_a_card_keeps_what_is_not_ours(card: str | None, begin: str, end: str) -> None:
@@ -93,6 +97,20 @@ def test_a_card_keeps_what_is_not_ours(card: str | None, begin: str, end: str) -
     assert (text.count(BEGIN), text.count(END)) == (1, 1)
     assert "old" not in text.partition(END)[2]
     assert card_with(a_verdict(), a_report(), text) == text
+
+
+@pytest.mark.parametrize(
+    "piece", [BEGIN, END, BEGIN[:10], BEGIN[:-1], ">", f"{BEGIN}{END}", "---\n", "\n---", "\n--- "]
+)
+def test_the_time_for_a_card_is_linear_in_its_length(piece: str) -> None:
+    """Half a megabyte; a search for each marker anew takes minutes."""
+    cards = [piece * (2**19 // len(piece)), "---\n" + piece * (2**19 // len(piece))]
+    cards.append(BEGIN[:10] * 13_000 + BEGIN[10:] * 13_000)  # one inside the other
+    begun_s = time.process_time()
+    for card in cards:
+        text = card_with(a_verdict(), a_report(), card)
+        assert (text.count(BEGIN), text.count(END)) == (1, 1)
+    assert time.process_time() - begun_s < 5
 
 
 def test_a_long_table_is_cut() -> None:

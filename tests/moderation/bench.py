@@ -134,7 +134,12 @@ class Bench:
         self._update(due_at=long_ago, lease_until=None)
 
     def age(self) -> None:
-        self._update(since=self.verdict_times()[0].replace(year=2020))
+        """As if all that has begun had begun long ago."""
+        long_ago = self.verdict_times()[0].replace(year=2020)
+        self._update(since=long_ago)
+        begun = verdicts.c.tried_since.is_not(None)
+        with self.engine() as engine, engine.begin() as connection:
+            connection.execute(update(verdicts).where(begun).values(tried_since=long_ago))
 
     def verdict_times(self) -> list[Any]:
         with self.engine() as engine, engine.connect() as connection:

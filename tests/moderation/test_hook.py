@@ -36,13 +36,18 @@ def test_a_replayed_push_is_the_same_verdict(bench: Bench) -> None:
     assert len(verdicts(bench)) == 1
 
 
-@pytest.mark.parametrize("changes", [{"hook": "hook-2"}, {"repo": "acme/two"}], ids=str)
-def test_another_webhook_or_repository_is_another_verdict(
-    bench: Bench, changes: dict[str, Any]
+@pytest.mark.parametrize(
+    ("changes", "is_new"),
+    [({"hook": "hook-2"}, False), ({"repo": "acme/two"}, True), ({"sha": OTHER}, True)],
+    ids=str,
+)
+def test_another_repository_or_commit_is_another_verdict_and_another_webhook_is_not(
+    bench: Bench, changes: dict[str, Any], is_new: bool
 ) -> None:
     bench.call(bench.payload(SHA))
-    assert bench.call(bench.payload(SHA, **changes)).json()["taken"][0]["new"]
-    assert len(verdicts(bench)) == 2
+    answer = bench.call(bench.payload(**{"sha": SHA, **changes})).json()
+    assert answer["taken"][0]["new"] == is_new
+    assert len(verdicts(bench)) == 1 + is_new
 
 
 def test_each_updated_ref_of_a_payload_has_a_verdict_of_its_own(bench: Bench) -> None:

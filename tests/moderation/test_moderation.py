@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from app.domain.adapter import CONFIG_FILE, REPORT_FILE, WEIGHTS_FILE
-from app.jobs.moderate_text import BEGIN, END
+from app.jobs.moderate_steps import import_push, take_up
+from app.jobs.moderate_text import BEGIN, END, MAX_CARD_CHARS
+from app.jobs.submit import OWN_KEYS
 from app.storage.tables import webhook_deliveries
 from tests.factory import World
-from tests.moderation.bench import ACTIONS, NONE, REPO, Bench
+from tests.moderation.bench import ACTIONS, ALL, NONE, REPO, Bench
 
 # because what the hub remarks about a model card without metadata is its author's to mend
 pytestmark = pytest.mark.filterwarnings("ignore:Warnings while validating metadata")
@@ -195,6 +198,69 @@ def test_a_merged_pull_request_is_not_patched_again(bench: Bench, adapter: Path)
     assert len(bench.hub.discussions(REPO)) == 1
 
 
+def merged(bench: Bench, **others: bytes) -> str:
+    """The verdict on the commit that has merged the one pull request."""
+    (talk,) = (talk for talk in bench.hub.discussions(REPO) if talk.is_pull_request)
+    names = bench.hub.files(REPO, talk.ref)
+    files = {name: bench.hub.read(REPO, talk.ref, name) for name in names}
+    verdict_id = bench.told(bench.hub.commit(REPO, {**files, **others}))
+    bench.settle()
+    return verdict_id
+
+
+def test_a_merged_pull_request_is_judged_by_the_thresholds_of_today(
+    bench: Bench, adapter: Path
+) -> None:
+    first = bench.settled(adapter)
+    bench.write_policy(thresholds={"max_projected_fraction": 0.5})
+    second = bench.verdict(merged(bench))
+    assert second.verdict == "review"
+    assert first.id in second.why
+    assert "100.0% of the modules were projected" in second.why
+
+
+@pytest.mark.parametrize("method", [NONE, ALL], ids=["nothing projected", "all projected"])
+def test_a_commit_with_files_that_nobody_looked_at_is_for_review(
+    bench: Bench, adapter: Path, method: dict[str, Any]
+) -> None:
+    bench.write_policy(method=method)
+    others = {
+        "checkpoint-1/adapter_model.safetensors": b"junk",
+        "adapter_model.bin": b"\x80\x04.",
+        "@all|`x`.py": b"import os",
+    }
+    done = bench.settled(adapter, **others)
+    assert (done.verdict, done.numbers["unread"]) == ("review", 3)
+    assert "3 other files of the commit were not looked at (@all|`x`.py, ad" in done.why
+    (talk,) = bench.hub.discussions(REPO)
+    text = talk.events[0]["data"]["latest"]["raw"]
+    assert "@all" not in text
+    assert "| other files of the commit, not looked at | 3 |" in text
+
+
+def test_a_merge_that_brings_other_files_is_for_review(bench: Bench, adapter: Path) -> None:
+    bench.settled(adapter)
+    second = bench.verdict(merged(bench, **{"handler.py": b"import os"}))
+    assert (second.verdict, second.numbers["unread"]) == ("review", 1)
+    assert "(handler.py)" in second.why
+
+
+def test_a_client_that_guesses_a_verdicts_key_changes_nothing(bench: Bench, adapter: Path) -> None:
+    verdict_id = bench.told(bench.push(adapter))
+    desk = bench.desk
+    for step in (take_up, import_push):
+        claimed = desk.verdicts.claim(lease_s=60)
+        assert claimed is not None
+        desk.verdicts.give_back(step(claimed, desk))
+    body = {"adapter": bench.verdict(verdict_id).adapter, "base_model": "base"}
+    body |= {"chat_model": "chat", "method": NONE}
+    for prefix, status in (("", 202), (OWN_KEYS, 422)):
+        key = {"Idempotency-Key": f"{prefix}verdict-{verdict_id}-1"}
+        assert bench.http.post("/v1/jobs", json=body, headers=key).status_code == status
+    bench.settle()
+    assert bench.verdict(verdict_id).verdict == "patched"
+
+
 def test_a_model_card_with_our_section_gets_one_new_section(bench: Bench, adapter: Path) -> None:
     old = f"---\nlicense: mit\n---\n{BEGIN}\nold\n{END}\n# Mine\n{BEGIN}\nforged"
     bench.settled(adapter, readme=old)
@@ -203,3 +269,11 @@ def test_a_model_card_with_our_section_gets_one_new_section(bench: Bench, adapte
     assert (card.count(BEGIN), card.count(END)) == (1, 1)
     assert "old\n" not in card
     assert card.endswith("# Mine\n\nforged")
+
+
+def test_a_model_card_that_is_too_long_stays_as_it_is(bench: Bench, adapter: Path) -> None:
+    card = CARD + "x" * MAX_CARD_CHARS
+    done = bench.settled(adapter, readme=card)
+    assert done.actions[0].state == "done"
+    (talk,) = bench.hub.discussions(REPO)
+    assert bench.hub.read(REPO, talk.ref, "README.md").decode() == card

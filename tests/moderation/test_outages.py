@@ -1,6 +1,5 @@
 """What is down, killed or late: nothing is lost, and nothing is done twice."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ import pytest
 
 from app.domain.errors import Unavailable
 from app.domain.verdict import Verdict
-from app.domain.verdict_errors import VerdictTaken
-from app.jobs.moderate import moderate
+from app.jobs.moderate import FEWEST, moderate
 from app.jobs.verdict_ports import Posted
 from tests.moderation.bench import ACTIONS, REPO, Bench
 
@@ -38,6 +36,16 @@ class DiesAfter:
             raise Killed
 
         return write
+
+
+class Away:
+    """Records that do not answer."""
+
+    def __init__(self, records: Any) -> None:
+        self._records = records
+
+    def of(self, _: str) -> Any:
+        raise Unavailable(part="database")
 
 
 def test_a_hub_that_is_down_for_a_while_costs_nothing(bench: Bench, adapter: Path) -> None:
@@ -146,82 +154,11 @@ def test_a_process_killed_after_its_job_was_submitted_submits_no_other(
     assert [job.id for job in jobs] == [bench.verdict(verdict_id).job]
 
 
-def test_a_push_to_the_branch_makes_an_older_pull_request_moot(bench: Bench, adapter: Path) -> None:
-    verdict_id = bench.told(bench.push(adapter))
-    bench.step()
-    bench.work()
-    newer = bench.push(adapter, readme="newer")  # the hub has not told us yet
-    bench.settle()
-    done = bench.verdict(verdict_id)
-    assert (done.state, done.verdict) == ("done", "patched")
-    assert done.actions[0].state == "skipped"
-    assert newer in done.actions[0].note
-    assert bench.hub.discussions(REPO) == []
-
-
-def test_a_newer_verdict_takes_the_place_of_an_older_ones_writes(
-    bench: Bench, adapter: Path
-) -> None:
-    bench.write_policy(thresholds={"max_projected_fraction": 0.5})
-    older = bench.told(bench.push(adapter))
-    newer = bench.told(bench.push(adapter, readme="newer"))
-    bench.settle()
-    assert bench.verdict(older).actions[0].state == "skipped"
-    assert "pushed to again" in bench.verdict(older).actions[0].note
-    assert bench.verdict(older).verdict == "review"
-    assert bench.verdict(newer).actions[0].state == "done"
-    assert len(bench.hub.discussions(REPO)) == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"dry_run": True}, "the policy is a dry run by now"),
-        ({"repositories": {"include": ["other/*"]}}, "by now the policy does not take this"),
-    ],
-    ids=str,
-)
-def test_a_policy_that_takes_less_by_now_stops_what_is_under_way(
-    bench: Bench, adapter: Path, changes: dict[str, Any], reason: str
-) -> None:
-    verdict_id = bench.told(bench.push(adapter))
-    bench.step()
-    bench.work()
-    bench.write_policy(**changes)
-    bench.settle()
-    done = bench.verdict(verdict_id)
-    assert (done.verdict, done.actions[0].state) == ("patched", "skipped")
-    assert reason in done.actions[0].note
-    assert bench.hub.discussions(REPO) == []
-
-
-def test_a_push_that_the_policy_no_longer_takes_is_not_looked_at(
-    bench: Bench, adapter: Path
-) -> None:
-    verdict_id = bench.told(bench.push(adapter))
-    bench.write_policy(repositories={"include": ["other/*"]})
-    bench.settle()
-    done = bench.verdict(verdict_id)
-    assert (done.verdict, done.adapter, done.actions) == ("inconclusive", None, ())
-    assert bench.hub.discussions(REPO) == []
-
-
 def test_a_service_that_stops_begins_no_further_step(bench: Bench, adapter: Path) -> None:
     verdict_id = bench.told(bench.push(adapter))
     bench.desk.stopping.set()
     assert bench.step() == 0
     assert bench.verdict(verdict_id).state == "received"
-
-
-def test_a_commit_that_the_hub_itself_refuses_as_stale_is_not_tried_again(
-    bench: Bench, adapter: Path
-) -> None:
-    verdict_id = bench.told(bench.push(adapter))
-    bench.hub.faults.refuse(412, times=None, method="POST", path="*/commit/*")
-    bench.settle()
-    done = bench.verdict(verdict_id)
-    assert (done.state, done.actions[0].state) == ("done", "skipped")
-    assert "has moved away from" in done.actions[0].note
 
 
 def test_a_token_that_may_not_write_fails_the_action_and_not_the_verdict(
@@ -237,9 +174,10 @@ def test_a_token_that_may_not_write_fails_the_action_and_not_the_verdict(
 def test_what_is_down_for_a_day_is_given_up_and_may_be_retried(bench: Bench, adapter: Path) -> None:
     verdict_id = bench.told(bench.push(adapter))
     bench.hub.faults.down.set()
-    for _ in range(2):
+    for _ in range(FEWEST):
         bench.step()
         bench.make_due()
+    assert bench.verdict(verdict_id).attempts == FEWEST
     bench.age()
     bench.step()
     given_up = bench.verdict(verdict_id)
@@ -249,6 +187,35 @@ def test_what_is_down_for_a_day_is_given_up_and_may_be_retried(bench: Bench, ada
     bench.make_due()
     bench.settle()
     assert bench.http.post(f"/v1/verdicts/{verdict_id}/retry").status_code == 202
+    bench.settle()
+    assert bench.verdict(verdict_id).verdict == "patched"
+
+
+def test_a_job_that_takes_days_leaves_the_step_after_it_all_its_time(
+    bench: Bench, adapter: Path
+) -> None:
+    verdict_id = bench.told(bench.push(adapter))
+    bench.step()
+    assert bench.verdict(verdict_id).state == "waiting"
+    bench.age()
+    bench.work()
+    away = replace(bench.desk, records=Away(bench.desk.records))
+    for _ in range(FEWEST + 2):
+        moderate(away)
+        bench.make_due()
+    assert bench.verdict(verdict_id).trouble == str(Unavailable(part="database"))
+    bench.settle()
+    assert bench.verdict(verdict_id).verdict == "patched"
+
+
+def test_a_service_that_was_down_for_days_itself_tries_again(bench: Bench, adapter: Path) -> None:
+    verdict_id = bench.told(bench.push(adapter))
+    bench.hub.faults.down.set()
+    for _ in range(2):
+        bench.step()
+        bench.make_due()
+    bench.age()
+    bench.hub.faults.down.clear()
     bench.settle()
     assert bench.verdict(verdict_id).verdict == "patched"
 
@@ -263,19 +230,6 @@ def test_a_repository_that_is_gone_is_inconclusive(bench: Bench, adapter: Path) 
         "repository-not-found",
     )
     assert done.actions[0].state == "failed"
-
-
-def test_of_two_processes_one_has_a_verdict(bench: Bench, adapter: Path) -> None:
-    bench.told(bench.push(adapter))
-    first = bench.desk.verdicts.claim(lease_s=60)
-    assert first is not None
-    assert bench.desk.verdicts.claim(lease_s=60) is None
-    bench.make_due()
-    second = bench.desk.verdicts.claim(lease_s=60)
-    assert second is not None
-    with pytest.raises(VerdictTaken):
-        bench.desk.verdicts.give_back(first)
-    bench.desk.verdicts.give_back(second)
 
 
 def test_a_verdict_waits_for_its_job_without_being_looked_at(bench: Bench, adapter: Path) -> None:
@@ -305,30 +259,3 @@ def test_a_repository_that_is_renamed_meanwhile_is_still_answered(
     done = bench.verdict(verdict_id)
     assert (done.verdict, done.actions[0].state) == ("patched", "done"), done
     assert len(bench.hub.discussions("acme/renamed")) == 1
-
-
-def test_a_push_that_comes_many_times_at_once_is_one_verdict(bench: Bench) -> None:
-    payload = bench.payload("a" * 40)
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: bench.call(payload), range(24)))
-    taken = [answer.json()["taken"][0] for answer in answers]
-    assert len({each["verdict"] for each in taken}) == 1
-    assert sum(each["new"] for each in taken) == 1
-
-
-def test_several_processes_at_once_answer_each_push_once(bench: Bench, adapter: Path) -> None:
-    repos = [f"acme/adapter-{number}" for number in range(5)]
-    made = [bench.told(bench.push(adapter, repo), repo=repo) for repo in repos]
-
-    def process(_: int) -> None:
-        while moderate(bench.desk):
-            pass
-
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(2):
-            list(pool.map(process, range(3)))
-            bench.work()
-        list(pool.map(process, range(3)))
-    found = [bench.verdict(each) for each in made]
-    assert [(each.state, each.trouble) for each in found] == [("done", "")] * len(made)
-    assert [len(bench.hub.discussions(repo)) for repo in repos] == [1] * len(repos)

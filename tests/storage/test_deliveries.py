@@ -179,6 +179,38 @@ def test_a_redelivery_of_one_that_is_under_way_is_not_sent_beside_it(
     assert webhooks.note_attempt(due, REFUSED, Step("delivered"))
 
 
+@pytest.mark.parametrize("step", [Step("failed"), Step("pending", timedelta(days=1))], ids=str)
+def test_a_redelivery_that_is_asked_for_during_an_attempt_that_fails_is_due_at_once(
+    webhooks: SqlWebhooks, database: Database, clock: Clock, step: Step
+) -> None:
+    webhooks.add(an_endpoint(), most=9)
+    enqueued(database, clock)
+    for _ in range(9):
+        (due,) = claimed(webhooks)
+        webhooks.note_attempt(due, REFUSED, Step("pending"))
+    (last,) = claimed(webhooks)
+    webhooks.redeliver(last.id)
+    assert webhooks.note_attempt(last, REFUSED, step)
+    kept = webhooks.delivery(last.id)
+    assert (kept.state, kept.ended_at, len(kept.log)) == ("pending", None, 10)
+    (again,) = claimed(webhooks)
+    assert again.tried == 0
+
+
+def test_a_redelivery_of_one_that_is_given_back_has_the_whole_schedule(
+    webhooks: SqlWebhooks, database: Database, clock: Clock
+) -> None:
+    webhooks.add(an_endpoint(), most=9)
+    enqueued(database, clock)
+    (due,) = claimed(webhooks)
+    webhooks.redeliver(due.id)
+    webhooks.release(due)
+    (again,) = claimed(webhooks)
+    assert again.tried == 0
+    assert webhooks.note_attempt(again, REFUSED, Step("failed"))
+    assert webhooks.delivery(due.id).state == "failed"
+
+
 def test_a_deleted_endpoint_takes_its_deliveries_with_it(
     webhooks: SqlWebhooks, database: Database, clock: Clock
 ) -> None:

@@ -8,7 +8,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-PUSH = ("webhook", "hub_repo", "ref", "sha")
+PUSH = ("tenant", "hub_repo", "ref", "sha")
 
 
 def upgrade() -> None:
@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("lease_until", sa.DateTime(timezone=True)),
         sa.Column("fence", sa.Integer(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("tried_since", sa.DateTime(timezone=True)),
         sa.Column("tries", sa.Integer(), nullable=False),
         sa.Column("trouble", sa.Text(), nullable=False),
         sa.Column("verdict", sa.String(16)),
@@ -44,7 +45,7 @@ def upgrade() -> None:
         sa.Column("actions", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_verdicts")),
         sa.UniqueConstraint("id", name=op.f("uq_verdicts_id")),
-        sa.UniqueConstraint(*PUSH, name=op.f("uq_verdicts_webhook_hub_repo_ref_sha")),
+        sa.UniqueConstraint(*PUSH, name=op.f("uq_verdicts_tenant_hub_repo_ref_sha")),
         sqlite_autoincrement=True,
     )
     for columns in (["state", "due_at"], ["tenant", "seq"], ["hub_repo", "seq"]):
