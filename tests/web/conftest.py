@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 from tests.conftest import missing
 from tests.jobs.measured_reports import evaluation, frontier
 from tests.service import Service, running
-from tests.web.kept import a_report, keep, keep_failed, layers
+from tests.web.kept import a_report, keep, keep_failed, keep_verdict, layers
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -88,8 +88,10 @@ def page(browser: Browser, site: Service) -> Iterator[Page]:
 def reports(site: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Jobs with reports of 224 and 2,000 modules, of what was measured, and one that failed."""
     folder = tmp_path_factory.mktemp("reports")
+    small = keep(site, folder, a_report(layers(224)))
+    keep_verdict(site, small)
     return {
-        "small": keep(site, folder, a_report(layers(224))),
+        "small": small,
         "large": keep(site, folder, a_report(layers(2000))),
         "score": keep(site, folder, {**a_report(layers(224, seed=4)), "kind": "score"}, "score"),
         "frontier": keep(site, folder, frontier().as_json(), "frontier"),

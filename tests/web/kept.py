@@ -4,9 +4,11 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from app.config import Settings
 from app.domain.errors import WorkerFault
 from app.domain.job import Fault, Job, JobKind, JobResult
 from app.domain.method import Method, Selection
@@ -19,7 +21,9 @@ from app.domain.report import (
     Summary,
     Unscreened,
 )
+from app.domain.verdict import Action, Push
 from app.jobs.decide import decided, method_reference
+from app.storage.verdicts import SqlVerdicts
 from tests.samples import a_file, a_job, an_adapter, entry_of
 from tests.service import Service
 
@@ -121,6 +125,22 @@ def keep_failed(service: Service) -> str:
         adapter = an_adapter()
         records.add_adapter(adapter)
         return _ended(records, a_job(adapter), None)
+
+
+def keep_verdict(service: Service, job: str) -> str:
+    """Of a push that was answered, with the job that it was judged by; its reason."""
+    why = "2 of 224 modules were skipped, not screened"
+    push = Push("a-webhook", "a-repository", "acme/adapter", "refs/heads/main", "5" * 40)
+    with service.stores():
+        verdicts = SqlVerdicts(Settings().resolved_database_url)
+    verdicts.receive(push)
+    held = verdicts.claim(lease_s=60)
+    assert held is not None
+    answer = Action("discussion", "done", 7, "https://hub.example/acme/adapter/discussions/7")
+    judged = replace(held, job=job).judged("review", why)
+    verdicts.give_back(replace(judged, state="done", actions=(answer,)))
+    verdicts.close()
+    return why
 
 
 def _ended(records: Any, job: Job, result: JobResult | None) -> str:

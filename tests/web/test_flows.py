@@ -220,6 +220,15 @@ def test_verdicts_are_listed_and_lead_to_their_reports_alone(page: Page) -> None
     expect(page.get_by_role("link", name="#7")).to_have_count(1)
 
 
+def test_a_real_verdict_leads_to_its_report(page: Page, reports: dict[str, str]) -> None:
+    page.goto("/verdicts")
+    expect(page.get_by_text("2 of 224 modules were skipped, not screened")).to_be_visible()
+    expect(page.get_by_role("link", name="#7")).to_have_count(1)
+    page.get_by_role("link", name="report").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Patch of")
+    assert page.url.endswith(f"/jobs/{reports['small']}")
+
+
 def one_page(*items: object) -> dict[str, object]:
     return {"items": items, "next_cursor": None}
 

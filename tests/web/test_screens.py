@@ -37,6 +37,7 @@ DRAWN = {
     "evaluation": "main table",
     "compare": "td .chip",
     "failed": ".note.bad",
+    "verdicts": "td .chip",
 }
 
 

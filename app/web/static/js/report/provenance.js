@@ -6,8 +6,8 @@ import { keptKey } from "../key.js";
 import { tried } from "../problem.js";
 import { section } from "./tables.js";
 
-const FORMATS = { json: "JSON", csv: "CSV", markdown: "Markdown", html: "HTML" };
-const ENDINGS = { json: "json", csv: "csv", markdown: "md", html: "html" };
+const FORMATS = { json: "JSON", csv: "CSV", markdown: "Markdown", html: "HTML", sarif: "SARIF" };
+const ENDINGS = { json: "json", csv: "csv", markdown: "md", html: "html", sarif: "sarif" };
 
 export function downloads(job) {
   const trouble = h("div", {});

@@ -25,7 +25,8 @@ export async function showJob(view, { id, signal }) {
 const isFinal = (job) => ["succeeded", "failed", "cancelled"].includes(job.status);
 
 function headed(job, { head, title }) {
-  title.textContent = `${words(job.kind)[0].toUpperCase()}${words(job.kind).slice(1)}${job.adapter ? ` of ${short(job.adapter)}` : ""}`;
+  const kind = job.kind === "evaluate" ? "evaluation" : words(job.kind);
+  title.textContent = `${kind[0].toUpperCase()}${kind.slice(1)}${job.adapter ? ` of ${short(job.adapter)}` : ""}`;
   document.title = `${title.textContent} · adapter-safety`;
   replace(
     head,
