@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.adapter import CONFIG_FILE, WEIGHTS_FILE
+from app.domain.job import Job
 from tests.factory import World
 from tests.faults.checks import assert_all_is_well, assert_nothing_left, files_under, problem
 from tests.faults.conftest import MakeSite
@@ -83,7 +84,7 @@ def test_a_job_whose_result_finds_no_room_waits_and_succeeds_when_there_is(
     with frozen(cramped.workers[0]):
         disk.fill()
     given_back(cramped, job)
-    assert files_under(cramped.staging) == []
+    until(lambda: files_under(cramped.staging) == [], "what the attempt had written is gone")
     disk.free()
     assert_all_is_well(cramped, {job: 1}, undisturbed)
 
@@ -97,6 +98,11 @@ def zipped(folder: Path) -> bytes:
 
 
 def given_back(site: Site, job: str) -> None:
-    until(lambda: site.job(job).fence and site.job(job).status != "running", "the job is let go")
-    assert site.job(job).status == "queued", site.job(job).fault
-    assert site.job(job).attempts == 0
+    """At some moment: it is soon taken up again, and given back again."""
+
+    def let_go() -> Job | None:
+        found = site.job(job)
+        return found if found.fence and found.status != "running" else None
+
+    found = until(let_go, "the job is let go")
+    assert (found.status, found.attempts) == ("queued", 0), found.fault

@@ -19,7 +19,7 @@ from tests.web.kept import a_report, keep, keep_failed, keep_verdict, layers
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # because it keeps an event loop running, which others start
 def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if path is None:

@@ -90,6 +90,7 @@ def test_the_slider_decides_at_once_and_patches(page: Page, patched: str) -> Non
 
 def test_a_link_to_a_job_survives_a_reload(page: Page, patched: str) -> None:
     page.goto(f"/jobs/{patched}")
+    expect(page.locator("h1")).to_contain_text("Patch of")
     title = page.locator("h1").inner_text()
     page.reload()
     expect(page.locator("h1")).to_have_text(title)
