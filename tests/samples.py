@@ -51,7 +51,7 @@ def a_job(adapter: StoredAdapter, **changes: Any) -> Job:
 
 
 def a_kept_job(records: SqlRecords, **changes: Any) -> Job:
-    adapter = an_adapter()
+    adapter = an_adapter(base_model_name="org/chat")  # as every adapter that comes by HTTP can say
     records.add_adapter(adapter)
     return records.add_job(a_job(adapter, **changes), None)
 

@@ -112,7 +112,7 @@ def keep(service: Service, folder: Path, report: dict[str, Any], kind: JobKind =
 
 def keep_running(service: Service) -> str:
     with service.stores() as (records, _):
-        adapter = an_adapter()
+        adapter = an_adapter(base_model_name="org/chat")
         records.add_adapter(adapter)
         job = a_job(adapter)
         records.add_job(job, None)
@@ -122,7 +122,7 @@ def keep_running(service: Service) -> str:
 
 def keep_failed(service: Service) -> str:
     with service.stores() as (records, _):
-        adapter = an_adapter()
+        adapter = an_adapter(base_model_name="org/chat")
         records.add_adapter(adapter)
         return _ended(records, a_job(adapter), None)
 

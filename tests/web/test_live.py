@@ -49,7 +49,7 @@ def end(service: Service, job: str, status: str, fault: Fault | None = None) -> 
 
 def test_a_queued_job_is_cancelled_at_once(browser: Browser, live: list[Service]) -> None:
     with live[-1].stores() as (records, _):
-        adapter = an_adapter()
+        adapter = an_adapter(base_model_name="org/chat")
         records.add_adapter(adapter)
         job = records.add_job(a_job(adapter), None)
     with opened(browser, live[-1]) as (page, _):
