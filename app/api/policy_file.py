@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise _refused(self.peek_event(), "aliases are not taken")  # type: ignore[no-untyped-call]
+            raise _refused(self.peek_event(), "aliases are not taken")  # type: ignore[no-untyped-call] # PyYAML's own
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
