@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 SITE := site
 
-.PHONY: demo up test check docs reference load corpus fuzz bench format clean
+.PHONY: demo up test check docs reference dist dist-demo licences sbom audit load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
 TEST_PROCESSES ?= 2
@@ -30,9 +30,31 @@ check: $(READY)
 docs: $(READY)  ## the site, into site/; a broken link, anchor or left-out page is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir $(SITE)
 
+dist: $(READY)  ## wheel and sdist in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m tests.release.dist dist
+
+dist-demo: dist  ## the wheel where no checkout is, with all that it needs
+	rm -rf build/demo && mkdir -p build/demo/empty
+	$(PYTHON) -m venv build/demo/venv
+	build/demo/venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd build/demo/empty && ../venv/bin/adapter-safety demo
+
+licences: $(READY)  ## docs/reference/licences.md
+	$(BIN)/python -m tests.release.licences
+
+sbom: $(READY)  ## dist/sbom.json, CycloneDX, of this environment
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/sbom.json $(BIN)/python
+
+audit: $(READY)  ## known vulnerabilities of what is pinned; needs a service on the network
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 reference: $(READY)  ## the pages that are made from the code
 	$(BIN)/python -m tests.docs.reference
 	$(BIN)/python -m tests.workers.kinds_page
+	$(BIN)/python -m tests.release.licences
 
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null
@@ -64,4 +86,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf .venv demo-output build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz
