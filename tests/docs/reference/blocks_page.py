@@ -9,10 +9,10 @@ HEAD = """# What no test runs
 Made from the marks in the pages by `make reference`; do not edit.
 
 Every fenced block of these pages is run by a test (`tests/docs`) against a real service, in a
-folder of its own, and what is shown beside it is compared with what it prints; blocks of data are parsed,
-and held against their schemas. These are not run, for the reason that stands beside them. They are
-looked at all the same: their grammar, and that every command, option, make target, module and
-service of `docker-compose.yml` that they name is there.
+folder of its own, and what is shown beside it is compared with what it prints; blocks of data are
+parsed, and held against their schemas. These are not run, for the reason that stands beside them.
+They are looked at all the same: their grammar, and that every command, option, make target,
+module and service of `docker-compose.yml` that they name is there.
 """
 
 
