@@ -4,7 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 MULTITOOL := .node/.multitool-5.7.0
 
-.PHONY: demo up test check load corpus fuzz bench format clean
+SITE := site
+
+.PHONY: demo up test check docs reference load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
 TEST_PROCESSES ?= 2
@@ -24,6 +26,14 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(MAKE) docs
+
+docs: $(READY)  ## the site, into site/; a broken link, anchor or left-out page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir $(SITE)
+
+reference: $(READY)  ## the pages that are made from the code
+	$(BIN)/python -m tests.docs.reference
+	$(BIN)/python -m tests.workers.kinds_page
 
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null

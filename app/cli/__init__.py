@@ -1,11 +1,11 @@
 """The command line, `adapter-safety`. Each command imports what it needs when it runs, so that
 `inspect` and `--help` never wait for torch."""
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
+from app import __version__
 from app.cli.demo import demo
 from app.cli.evaluate import evaluate
 from app.cli.examples import epilog
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(metadata.version("adapter-safety"))
+        typer.echo(__version__)
         raise typer.Exit
 
 
