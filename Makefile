@@ -23,6 +23,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
 
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null
