@@ -26,6 +26,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
 	$(MAKE) docs
 
 docs: $(READY)  ## the site, into site/; a broken link, anchor or left-out page is an error
