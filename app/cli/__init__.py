@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.cli.backup import backup, restore
 from app.cli.demo import demo
 from app.cli.evaluate import evaluate
 from app.cli.examples import epilog
@@ -45,7 +46,7 @@ def _options(
     """What stands before the command."""
 
 
-for command in (demo, up, patch, score, inspect, evaluate, frontier, migrate, gc):
+for command in (demo, up, patch, score, inspect, evaluate, frontier, migrate, gc, backup, restore):
     app.command(epilog=epilog(command.__name__))(command)
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")
