@@ -33,6 +33,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     ),
     "migrate": ("migrate",),
     "gc": ("gc --dry-run", "gc"),
+    "worker-health": ("worker-health",),
     "keys create": ("keys create --name pipeline --scope submit,read --tenant team-a",),
     "keys list": ("keys list", "keys list --json"),
     "keys revoke": ("keys revoke 1a2b3c4d",),
