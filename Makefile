@@ -6,7 +6,8 @@ MULTITOOL := .node/.multitool-5.7.0
 
 SITE := site
 
-.PHONY: demo up test check docs reference dist dist-demo licences sbom audit load corpus fuzz bench format clean
+.PHONY: demo up test check docs reference dist dist-demo licences sbom audit topology images load corpus fuzz bench \
+	format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
 TEST_PROCESSES ?= 2
@@ -57,6 +58,12 @@ reference: $(READY)  ## the pages that are made from the code
 	$(BIN)/python -m tests.docs.reference
 	$(BIN)/python -m tests.workers.kinds_page
 	$(BIN)/python -m tests.release.licences
+
+topology: $(READY)  ## the compose file's services as processes, two of them killed; needs PostgreSQL
+	$(BIN)/python -m pytest tests/topology
+
+images: $(READY)  ## both images' steps from the package index, and a job through what they make
+	$(BIN)/python -m tests.deploy.images
 
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null
