@@ -8,8 +8,10 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from app.config_observe import ObserveSettings, secrets_in
 from app.config_outside import Names, OutsideSettings
 from app.jobs.retain import Retention
+from app.observe.redaction import password_of
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -18,7 +20,7 @@ def _days(count: float) -> timedelta | None:
     return timedelta(days=count) if count else None
 
 
-class Settings(OutsideSettings):
+class Settings(OutsideSettings, ObserveSettings):
     """Every setting has a default that works on one machine."""
 
     model_config = SettingsConfigDict(env_prefix="ADAPTER_SAFETY_", extra="ignore")
@@ -223,6 +225,24 @@ class Settings(OutsideSettings):
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
+
+    @property
+    def resolved_worker_silent_s(self) -> float:
+        """A child at work shows itself three times a lease."""
+        return max(self.worker_silent_s, self.lease_s)
+
+    @property
+    def health_dir(self) -> Path:
+        """Where a machine's workers say how they are, for `worker-health`."""
+        return self.data_dir.absolute() / "workers"
+
+    @property
+    def secrets(self) -> list[str]:
+        """All that this process knows and no log line may show."""
+        urls = (self.database_url, self.redis_url, self.storage_url, self.webhook_proxy)
+        passwords = [part for url in urls for part in password_of(url)]
+        own = [*self.hook_secrets, *filter(None, [self.metrics_secret])]
+        return [*own, *passwords, *filter(None, secrets_in())]
 
     @property
     def staging_dir(self) -> Path:

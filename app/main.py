@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -21,6 +22,7 @@ from app.api import (
     health,
     hooks,
     jobs,
+    metrics,
     page,
     parts,
     patch,
@@ -30,11 +32,14 @@ from app.api import (
     webhooks,
 )
 from app.api.body_limit import BodyLimit, Pace
+from app.api.figures import ApiFigures, Glance
+from app.api.observed import PROBES, Observed
 from app.api.outer import Outer
 from app.api.policy_file import PolicyFile
 from app.api.services import Hook, OpenDoor, Services
 from app.api.uploads import FRAMING_BYTES, sweep
 from app.config import Settings
+from app.configured import configure_logs, configure_traces
 from app.domain.access import Quotas
 from app.domain.errors import Unavailable
 from app.jobs.deliver import Sender
@@ -42,9 +47,11 @@ from app.jobs.hub_ports import HubReader
 from app.jobs.moderate import moderate
 from app.jobs.moderator import Moderator
 from app.jobs.submit import reconcile
+from app.observe import traces
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.callbacks import HttpPoster
 from app.storage.events import RedisEvents
+from app.storage.figures import SqlFigures
 from app.storage.hub.reader import ClientsHub, Hub
 from app.storage.hub.writer import HfWriter
 from app.storage.keys import SqlKeys
@@ -71,8 +78,14 @@ Errors are RFC 9457 problems whose `type` is stable.
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Nothing connects before it is served, and nothing here imports torch."""
-    settings = settings or Settings()
+    """The application. Nothing connects before it is served, and nothing here imports torch.
+
+    Without `settings` a server has called this: then the process is ours, and so is its log.
+    """
+    if settings is None:
+        settings = Settings()
+        configure_logs(settings, "api")
+        configure_traces(settings, "adapter-safety-api")
     app = FastAPI(
         title="adapter-safety",
         version=__version__,
@@ -81,11 +94,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         responses={**errors.RESPONSES},
+        telemetry=_telemetry(),
     )
-    app.state.services = wire(settings)
+    app.state.services = services = wire(settings)
+    app.state.figures = ApiFigures(Glance(services.figures, services.queue, services.events))
     app.state.settings = settings
     of_data = (adapters, patch, jobs, results, alignments, datasets)
-    of_others = (webhooks, hooks, verdicts, api_keys, schema_pages, health, page)
+    of_others = (webhooks, hooks, verdicts, api_keys, schema_pages, health, metrics, page)
     for module in (*of_data, *of_others):
         app.include_router(module.router)
     for router in parts.ROUTERS:
@@ -117,11 +132,22 @@ def wire(settings: Settings) -> Services:
         quotas=Quotas(settings.max_queued_jobs or None, settings.max_stored_bytes or None),
         open_door=_open_door(settings),
         verdicts=SqlVerdicts(settings.resolved_database_url),
+        figures=SqlFigures(settings.resolved_database_url),
+        metrics_token=settings.metrics_secret,
         hook=Hook(settings.hook_secrets) if settings.hook_secrets else None,
         policy=PolicyFile(settings.policy) if settings.policy and settings.hub else None,
         webhooks=SqlWebhooks(settings.resolved_database_url),
         callbacks=settings.callback_rules,
     )
+
+
+def _telemetry() -> TelemetryConfig:
+    """The framework's own spans of requests, where traces are on; its figures are ours."""
+    provider = traces.provider()
+    off: TelemetryConfig = {"metrics": False, "logs": False, "operation_spans": False}
+    if provider is None:
+        return {**off, "tracing": False}
+    return {**off, "tracer_provider": provider, "exclude": lambda scope: scope["path"] in PROBES}
 
 
 def _hub(settings: Settings) -> HubReader | None:
@@ -157,6 +183,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
         )
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
+    app.add_middleware(Observed, figures=app.state.figures)
     app.add_middleware(Outer)
 
 
@@ -185,6 +212,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         poster.close()
+        traces.switch_off()
 
 
 async def _for_ever(act: "partial[None]", every_s: float) -> None:

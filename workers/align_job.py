@@ -16,6 +16,8 @@ from app.jobs.align import modules_to_align
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
 from app.jobs.render import as_json
+from app.observe.context import bound
+from app.observe.watch import phase
 from workers.alignments import Alignments
 from workers.checkpoints import open_pair
 from workers.patch_job import store
@@ -64,7 +66,8 @@ class AlignJob:
             shelf = self.shelves(pair_of(base, chat)) if self.shelves else None
             alignments = files.enter_context(closing(Alignments(models, Scratch(), shelf)))
             for module in modules:
-                done.append(warm(alignments, module, job.method.projection))
+                with bound(module=module.name), phase("align"):
+                    done.append(warm(alignments, module, job.method.projection))
                 told = {"module": module.name, "source": done[-1].source}
                 lease.progress(len(done), len(modules), told)
         return done

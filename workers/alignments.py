@@ -20,6 +20,7 @@ from app.alignment.subspace import directions, spectrum
 from app.domain.alignment import Shaped
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Projection
+from app.observe.watch import moved, watching
 from app.storage.alignment_entry import DamagedEntry, Entry
 from workers.checkpoints import ModelPair, read_tensor
 from workers.kept import KeptPanels, directions_to_keep, form_of, kept_in, panels_to_keep
@@ -77,7 +78,10 @@ class Alignments:
         if self.memory is None or projection.projector != "approximate":
             return None
         found = self.memory.find(source_of(v))
-        return found.apply(columns) if found else None
+        if found is None:
+            return None
+        watching().looked_up("device")
+        return found.apply(columns)
 
     def _remember(self, v: Difference, layout: PanelLayout, panels: Tensor, norm: float) -> None:
         """For the next job, where there is a device to keep it on."""
@@ -92,7 +96,7 @@ class Alignments:
             kept = self._kept(v, columns, projection, shelf)
             if kept is not None:
                 return kept
-            shelf.misses += 1
+            shelf.note_miss()
             return self._computed(v, columns, projection)
 
     def _kept(
@@ -108,8 +112,7 @@ class Alignments:
                 except (DamagedEntry, KeyError, TypeError, ValueError):
                     shelf.drop(entry)
                     continue
-                shelf.hits += 1
-                entry.touch()
+                shelf.note_hit(entry)
             return applied
         return None
 
@@ -123,6 +126,7 @@ class Alignments:
         return applied
 
     def _computed(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
+        moved("align", sum(math.prod(w.shape) * w.dtype.itemsize for w in (v.chat, v.base)))
         if projection.projector == "approximate":
             return self._approximate(v, columns)
         return self._directions(v, columns, projection)

@@ -5,35 +5,47 @@ the object store are first touched in the child: a parent that touched them hang
 """
 
 import logging
-import os
-import socket
-import threading
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
 from celery import Celery
 from celery.signals import (
+    celeryd_after_setup,
+    celeryd_init,
+    setup_logging,
     task_failure,
+    task_postrun,
+    task_prerun,
     worker_process_init,
+    worker_process_shutdown,
     worker_ready,
+    worker_shutdown,
     worker_shutting_down,
 )
 
 from app.config import Settings
+from app.configured import configure_logs, configure_traces
 from app.domain.errors import AdapterSafetyError
 from app.jobs.run import end_overdue
-from app.storage.events import RedisEvents
+from app.observe import context, traces
 from app.storage.queue import celery_settings
 from app.supervisor.launch import die_with_parent
+from workers import celery_logs
+from workers.canary import own_name, own_queue
 from workers.desk import make_desk
+from workers.heartbeat import Heartbeat, make_heartbeat
 from workers.stopping import stop_sign
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_S = 10.0
 GRACE_S = 60  # between the soft time limit, which a task can catch, and the hard one
 
 settings = Settings()
+if settings.worker_port:
+    from workers.exporter import prepare  # before anything else imports prometheus_client
+
+    prepare()
+heartbeat: Heartbeat | None = None  # of a worker that takes jobs, in its parent
 
 app = Celery("adapter-safety", include=["workers.tasks"])
 app.conf.update(
@@ -57,14 +69,56 @@ app.conf.update(
 def _start_child(**_: Any) -> None:
     """In the child, after the fork: end with the parent, and have torch ready for the first job."""
     die_with_parent()
+    configure_traces(settings, "adapter-safety-worker")
     import workers.tasks
 
+    if settings.worker_port:
+        from workers.figures import count
+
+        count()
     workers.tasks.warm_up()
+
+
+@worker_process_shutdown.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _end_child(**_: Any) -> None:
+    """In the child: send the last spans."""
+    traces.switch_off()
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator] # because celery has no types
+@setup_logging.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _configure_logs(**_: Any) -> None:
+    """In the place of Celery's own, `--loglevel` included: the settings say how it is logged. At
+    the very start, because Celery warns before it sets its log up."""
+    configure_logs(settings, "worker", celery_logs.lift)
+    celery_logs.leave_out_canaries()
+
+
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _set_up(instance: Any, **_: Any) -> None:
+    """In the parent, before the fork: listen to the worker's own queue too, and print nothing that
+    is no line of the log."""
+    app.amqp.queues.select_add(own_queue(own_name()))
+    instance.quiet = True
+    celery_logs.take_stdout(app)
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _bind(task_id: str, **_: Any) -> None:
+    """In the child. A task has its job's id."""
+    context.unbind_all()
+    context.bind(job_id=task_id)
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _unbind(**_: Any) -> None:
+    context.unbind_all()
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator] # because celery has no types
 def _tell_children(**_: Any) -> None:
     """In the parent, at SIGTERM."""
+    logger.info("told to stop: a job has %g s, then it goes back", settings.drain_s)
     stop_sign.put_up(in_s=settings.drain_s)
 
 
@@ -81,14 +135,14 @@ def _fail_overdue(task_id: str, exception: BaseException, **_: Any) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator] # because celery has no types
 def _beat(**_: Any) -> None:
-    """Say every ten seconds that this worker takes jobs."""
-    events = RedisEvents(settings.resolved_redis_url)
-    name = f"{socket.gethostname()}:{os.getpid()}"
+    """In the parent, from here on: look after the child, and say that this worker takes jobs."""
+    global heartbeat
+    heartbeat = make_heartbeat(settings, app)
+    heartbeat.start()
 
-    def beat_for_ever() -> None:
-        pause = threading.Event()
-        while True:
-            events.beat(name, ttl_s=3 * HEARTBEAT_S)
-            pause.wait(HEARTBEAT_S)
 
-    threading.Thread(target=beat_for_ever, name="heartbeat", daemon=True).start()
+@worker_shutdown.connect  # type: ignore[untyped-decorator] # because celery has no types
+def _end(**_: Any) -> None:
+    """In the parent, at its end."""
+    if heartbeat is not None:
+        heartbeat.stop()

@@ -5,6 +5,7 @@ from app.jobs.run import Desk
 from app.storage.events import RedisEvents
 from app.storage.queue import CeleryQueue
 from app.storage.records import SqlRecords
+from workers.health import signs
 from workers.stopping import stop_sign
 
 
@@ -18,4 +19,5 @@ def make_desk(settings: Settings) -> Desk:
         lease_s=settings.lease_s,
         coalesce=settings.coalesce,
         is_stopping=stop_sign.is_up,
+        on_beat=signs.sign,
     )

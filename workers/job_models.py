@@ -11,6 +11,7 @@ from app.domain.job import Job
 from app.jobs.held import Held
 from app.jobs.ports import Models, Records
 from app.jobs.submit import check_job, remote_models
+from app.observe.watch import moved
 from app.storage.hub.models import HubModels
 from app.storage.hub.remote import Download
 from app.storage.models import FolderModels
@@ -48,6 +49,7 @@ class Told:
     records: Records
     revisions: dict[str, str]
     _next_at: float = field(default=0.0)
+    _counted: dict[str, int] = field(default_factory=dict)  # bytes, by model
 
     def resolved(self, model: str, sha: str) -> None:
         """Kept before a byte is read by it. Raises LeaseLost where no job is ours any more."""
@@ -62,6 +64,7 @@ class Told:
 
     def downloaded(self, download: Download) -> None:
         """Once a second. Raises JobCancelled where no job wants the bytes any more."""
+        self._count(download)
         is_through = 0 < download.total_bytes == download.done_bytes
         if time.monotonic() < self._next_at and not is_through:
             return
@@ -70,6 +73,11 @@ class Told:
             each.tell("download", _event(download))
             each.attempt(each.lease.check)
         self._raise_if_alone()
+
+    def _count(self, download: Download) -> None:
+        before = self._counted.get(download.model, 0)
+        moved("models", max(download.done_bytes - before, 0))
+        self._counted[download.model] = download.done_bytes
 
     def _open(self) -> list[Held]:
         return [each for each in self.held if each.is_open]

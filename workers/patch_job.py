@@ -20,6 +20,7 @@ from app.jobs.adapters import stored_modules
 from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Records
+from app.observe.watch import moved, phase, watching
 from workers.compute import Compute
 from workers.output import file_entry, write_beside_weights, write_report, zip_adapter
 from workers.pipeline import NamedCheckpoint, PatchInput, Progress, Run, Shelves, examine
@@ -67,15 +68,14 @@ class PatchJobs:
 
     def _published(self, job: Job, run: Run, lease: Lease) -> JobResult:
         """Raises what went wrong with the run, `Stopped` and Unavailable."""
-        report, archive, transcripts = run.result(), None, None
+        report, transcripts = run.result(), None
+        for layer in report.layers:
+            watching().decided(layer.decision)
         if isinstance(job.recipe, GateRecipe):
-            report, transcripts = self._gate(job, job.recipe, run, lease)
-        if run.kind == "patch":
-            write_beside_weights(run.given, report, run.out)
-            archive = run.out.with_name("patched.zip")
-            zip_adapter(run.out, archive)
-        else:
-            write_report(report, run.out)
+            with phase("measure"):
+                report, transcripts = self._gate(job, job.recipe, run, lease)
+        with phase("save"):
+            archive = _written(run, report)
         lease.check()
         stored = store(self.artifacts, run.out / REPORT_FILE, archive)
         return replace(stored, transcripts=transcripts)
@@ -129,6 +129,18 @@ class PatchJobs:
             checkpoint = self.models.checkpoint(model_id, field=field)
             self._opened[field] = NamedCheckpoint(model_id, checkpoint)
         return self._opened[field]
+
+
+def _written(run: Run, report: Report) -> Path | None:
+    """The archive of a patch; of a score there is the report alone."""
+    if run.kind != "patch":
+        write_report(report, run.out)
+        return None
+    write_beside_weights(run.given, report, run.out)
+    archive = run.out.with_name("patched.zip")
+    zip_adapter(run.out, archive)
+    moved("save", archive.stat().st_size)
+    return archive
 
 
 def store(artifacts: Artifacts, report: Path, archive: Path | None = None) -> JobResult:

@@ -18,6 +18,8 @@ from app.alignment.safety_module import SafetyModule
 from app.domain.adapter import module_order
 from app.domain.errors import AdapterSafetyError
 from app.domain.report import Report
+from app.observe.context import bound
+from app.observe.watch import modules_span, phase
 from app.storage.alignment_cache import Pair
 from workers.alignments import Alignments
 from workers.checkpoints import open_pair
@@ -26,6 +28,7 @@ from workers.shelf import Shelf
 
 T = TypeVar("T")
 Shelves = Callable[[Pair], Shelf]
+MODULES_A_SPAN = 32  # of a trace, because an adapter may have 50,000 modules
 
 __all__ = ["NamedCheckpoint", "OnModule", "PatchInput", "Progress", "Run", "patch", "score"]
 
@@ -101,19 +104,29 @@ def pair_of(base: NamedCheckpoint, chat: NamedCheckpoint) -> Pair:
 
 def _walk(runs: Sequence[Run], alignments: Alignments) -> None:
     going = list(runs)
-    names = {name for run in runs for name in run.modules}
-    for name in sorted(names, key=module_order):
-        for group in _groups(name, going):
+    names = sorted({name for run in runs for name in run.modules}, key=module_order)
+    for begin in range(0, len(names), MODULES_A_SPAN):
+        some = names[begin : begin + MODULES_A_SPAN]
+        with modules_span(some[0], len(some)):
+            for name in some:
+                going = _step(name, going, alignments)
+
+
+def _step(name: str, going: Sequence[Run], alignments: Alignments) -> list[Run]:
+    """One module; the runs that are not through with it."""
+    for group in _groups(name, going):
+        with bound(module=name):
             _module(name, group, alignments)
-        through = [run for run in going if run.is_through]
-        going = [run for run in going if not run.is_through]
-        for run in through:
-            _end(run, alignments)
+    for run in (run for run in going if run.is_through):
+        _end(run, alignments)
+    return [run for run in going if not run.is_through]
 
 
 def _end(run: Run, alignments: Alignments) -> None:
-    _guarded(run, partial(run.take_full_weights, alignments))
-    _guarded(run, run.finish)
+    with phase("project"):
+        _guarded(run, partial(run.take_full_weights, alignments))
+    with phase("save"):
+        _guarded(run, run.finish)
     run.close()
     run.on_end(run)
 
@@ -129,16 +142,18 @@ def _groups(name: str, runs: Sequence[Run]) -> Iterator[list[Run]]:
 
 def _module(name: str, runs: Sequence[Run], alignments: Alignments) -> None:
     """One module of runs that share a projector: their columns side by side, `V` read once."""
-    given = [(run, _guarded(run, partial(run.columns, name))) for run in runs]
+    with phase("read"):
+        given = [(run, _guarded(run, partial(run.columns, name))) for run in runs]
     stacked = [(run, columns) for run, columns in given if columns is not None]
     if not stacked:
         return
     first, _ = stacked[0]
     module, projection = first.modules[name], first.given.method.projection
     try:
-        applied = alignments.apply(
-            module, torch.cat([columns for _, columns in stacked], 1), projection
-        )
+        with phase("align"):
+            applied = alignments.apply(
+                module, torch.cat([columns for _, columns in stacked], 1), projection
+            )
     except AdapterSafetyError as error:  # of the models, so of every run
         for run, _ in stacked:
             run.fault = error
@@ -146,7 +161,8 @@ def _module(name: str, runs: Sequence[Run], alignments: Alignments) -> None:
     begin = 0
     for run, columns in stacked:
         part = applied.part(slice(begin, begin := begin + columns.shape[1]))
-        _guarded(run, partial(run.take, name, part, alignments.models))
+        with phase("project"):
+            _guarded(run, partial(run.take, name, part, alignments.models))
 
 
 def _guarded(run: Run, step: Callable[[], T]) -> T | None:

@@ -30,6 +30,7 @@ from app.domain.checkpoint import Checkpoint
 from app.domain.errors import AdapterSafetyError
 from app.domain.method import Method
 from app.domain.report import TIED, TIED_TO_HEAD, ModelReference, Report, ReportKind
+from app.observe.watch import moved
 from workers.alignments import Alignments
 from workers.checkpoints import ModelPair, finite, read_tensor
 from workers.delta_projection import project_delta
@@ -208,6 +209,7 @@ class Run:
         """One factor of the adapter; float64 beyond float32's range counts as infinite, because
         its squares would be."""
         tensor = read_tensor(self._weights.source, entry)
+        moved("read", tensor.nbytes)
         finite(tensor.float(), entry.label, "adapter")
         return tensor
 

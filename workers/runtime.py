@@ -19,6 +19,7 @@ from app.jobs.held import Held
 from app.jobs.lease import Lease
 from app.jobs.ports import Artifacts, Models, Turns
 from app.jobs.run import Desk, alone, run_job
+from app.observe.watch import phase
 from app.storage.alignment_cache import AlignmentCache, Pair
 from app.storage.artifacts import ObjectArtifacts
 from app.storage.hub.models import HubModels
@@ -84,9 +85,10 @@ class Runtime:
         """The first job's kind is everybody's: only patch and score jobs go together."""
         with ExitStack() as stack:
             records = self.desk.records
-            models = stack.enter_context(opened(self.models, held, records))
-            for each in held:
-                each.attempt(partial(check_remote, each, self.models, models, records))
+            with phase("models"):
+                models = stack.enter_context(opened(self.models, held, records))
+                for each in held:
+                    each.attempt(partial(check_remote, each, self.models, models, records))
             held = [each for each in held if each.is_open]
             folders = {each.job.id: stack.enter_context(self._folder(each.job)) for each in held}
             used = Used(models, self.cache, self.turns)
@@ -95,9 +97,11 @@ class Runtime:
             if held[0].job.kind == "alignment":
                 alone(lambda job, lease: self._align(job, lease, folders[job.id], used))(held)
             elif held[0].job.kind in MEASURE_KINDS:
-                alone(lambda job, lease: self._measure(job, lease, folders[job.id], used))(held)
+                with phase("measure"):
+                    alone(lambda job, lease: self._measure(job, lease, folders[job.id], used))(held)
             elif held[0].job.kind in SALORA_KINDS:
-                alone(lambda job, lease: self._salora(job, lease, folders[job.id], used))(held)
+                with phase("salora"):
+                    alone(lambda job, lease: self._salora(job, lease, folders[job.id], used))(held)
             else:
                 self._patch(held, folders, used)
 

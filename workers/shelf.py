@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from app.alignment.difference import Difference
 from app.domain.alignment import PairUsage
+from app.observe.watch import watching
 from app.storage.alignment_cache import CachedPair, Inventory
 from app.storage.alignment_entry import Entry
 from workers.checkpoints import as_bytes
@@ -56,6 +57,16 @@ class Shelf:
             logger.warning("the alignment cache cannot be read: %s", error)
             return None
 
+    def note_hit(self, entry: Entry) -> None:
+        self.hits += 1
+        entry.touch()
+        watching().looked_up("hit")
+        watching().kept("read", sum(tensor.size_bytes for tensor in entry.tensors.values()))
+
+    def note_miss(self) -> None:
+        self.misses += 1
+        watching().looked_up("miss")
+
     def drop(self, entry: Entry) -> None:
         logger.warning("a damaged entry of the alignment cache is computed again: %s", entry.path)
         self.pair.drop(entry)
@@ -78,6 +89,7 @@ class Shelf:
                 source = source_of(v)
                 link = source_name(source, form, self.pair.cache) if source.settled else None
                 self.pair.publish(new, content.result(), link, given.metadata)
+                watching().kept("written", new.size_bytes)
         except OSError as error:
             logger.warning("the alignment cache cannot be written: %s", error)
             return False

@@ -1,6 +1,8 @@
 """Celery's tasks: a job's id in, its state out. They may run twice; the claim decides."""
 
+from workers.canary import TASK_NAME
 from workers.celery_app import app
+from workers.health import signs
 
 
 @app.task(name="adapter_safety.patch")  # type: ignore[untyped-decorator] # because celery has no types
@@ -75,8 +77,15 @@ def frontier(job_id: str) -> str | None:
     return runtime().run(job_id)
 
 
+@app.task(name=TASK_NAME, acks_late=False)  # type: ignore[untyped-decorator] # because celery has no types
+def canary() -> None:
+    """The child answers. Acknowledged as it begins, because an old one is worth nothing."""
+    signs.sign()
+
+
 def warm_up() -> None:
     """Import what jobs need, in the child, and clear up after the one before."""
     from workers.runtime import runtime
 
     runtime().sweep()
+    signs.sign()

@@ -46,7 +46,7 @@ def _first(
         found = _found(name, v, projection, shelf)
         if found is not None:
             return found
-        shelf.misses += 1
+        shelf.note_miss()
         form, computed = _computed(v, projection, scratch)
         if computed is None:
             return _not_kept(name, v, form, ZERO_ALIGNMENT)
@@ -60,8 +60,7 @@ def _found(name: str, v: Difference, projection: Projection, shelf: Shelf) -> Wa
         entry = shelf.find(v, form)
         if entry is not None:
             with closing(entry):
-                shelf.hits += 1
-                entry.touch()
+                shelf.note_hit(entry)
                 return _of_entry(name, v, entry)
     return None
 

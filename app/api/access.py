@@ -57,8 +57,11 @@ def check_local(request: Request, door: OpenDoor) -> None:
         raise CrossSite(origin="another site")
 
 
-def _services_for(scope: Scope) -> Callable[[Services, Caller], Services]:
-    def scoped(services: ServicesDep, caller: Annotated[Caller, Depends(_caller)]) -> Services:
+def _services_for(scope: Scope) -> Callable[[Request, Services, Caller], Services]:
+    def scoped(
+        request: Request, services: ServicesDep, caller: Annotated[Caller, Depends(_caller)]
+    ) -> Services:
+        request.state.tenant = caller.tenant  # for the log
         if not caller.may(scope):
             raise Forbidden(scope=scope)
         quotas = NO_QUOTAS if caller.key is None else services.quotas

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from app.domain.access_errors import Denied, TooMany, Unauthenticated
 from app.domain.errors import (
@@ -29,6 +30,8 @@ from app.domain.job import Fault
 from app.domain.verdict_errors import HookSecretMissing
 
 MEDIA_TYPE = "application/problem+json"
+PROBLEM_IN_SCOPE = "adapter_safety.problem"
+"""Where a request's scope has the code of the problem that it was answered with."""
 RETRY_AFTER_S = 5
 
 STATUS: Mapping[type[AdapterSafetyError], int] = {
@@ -72,6 +75,17 @@ def status_of(kind: type[AdapterSafetyError]) -> int:
     return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
 
 
+class ProblemResponse(JSONResponse):
+    """Leaves its code in the scope, for who counts refusals."""
+
+    media_type = MEDIA_TYPE
+    refusal: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[PROBLEM_IN_SCOPE] = self.refusal
+        await super().__call__(scope, receive, send)
+
+
 def problem(
     status: int,
     code: str,
@@ -79,7 +93,7 @@ def problem(
     detail: str,
     facts: Mapping[str, object] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> ProblemResponse:
     """An RFC 9457 response; `facts` are its extension members."""
     body = {
         **(facts or {}),
@@ -88,10 +102,12 @@ def problem(
         "status": status,
         "detail": detail,
     }
-    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+    response = ProblemResponse(body, status, headers=headers)
+    response.refusal = code
+    return response
 
 
-def problem_of(error: AdapterSafetyError) -> JSONResponse:
+def problem_of(error: AdapterSafetyError) -> ProblemResponse:
     status = status_of(type(error))
     return problem(status, error.code, error.title, str(error), error.facts, _headers(error))
 
@@ -108,10 +124,12 @@ def _headers(error: AdapterSafetyError) -> Mapping[str, str] | None:
     return None
 
 
-def problem_of_fault(fault: Fault) -> JSONResponse:
-    """A failed job's fault, answered to the client that waited for it."""
+def problem_of_fault(fault: Fault) -> ProblemResponse:
+    """A failed job's fault, answered to the client that waited for it; what was sent was taken."""
     status = {"worker-fault": 500, "job-cancelled": 409}.get(fault.code, 422)
-    return problem(status, fault.code, fault.title, fault.detail, fault.facts)
+    response = problem(status, fault.code, fault.title, fault.detail, fault.facts)
+    response.refusal = None
+    return response
 
 
 def install(app: FastAPI) -> None:

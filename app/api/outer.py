@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
+from app.observe.context import bound
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,17 @@ class Outer:
         given = Headers(scope=scope).get(REQUEST_ID, "")
         own = given if _GIVEN.fullmatch(given) else uuid.uuid4().hex
         answer = _Answer(send, own, scope["path"])
+        with bound(request_id=own):
+            await self._answered(scope, receive, answer, own)
+
+    async def _answered(
+        self, scope: Scope, receive: Receive, answer: "_Answer", request_id: str
+    ) -> None:
         try:
             await self._app(scope, receive, answer.send)
         except Exception:  # a bug, whatever it is: told in the log, and not to the client
-            logger.exception("request %s, %s %s, failed", own, scope["method"], scope["path"])
+            told = (request_id, scope["method"], scope["path"])
+            logger.exception("request %s, %s %s, failed", *told)
             if answer.has_begun:
                 raise  # which ends the connection: a cut answer must not look whole
             await _bug()(scope, receive, answer.send)

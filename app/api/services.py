@@ -13,6 +13,7 @@ from app.api.policy_file import PolicyFile
 from app.domain.access import DEFAULT_TENANT, Quotas
 from app.domain.callback import CallbackRules
 from app.domain.hub_errors import ImportsBusy
+from app.jobs.figures import Counting
 from app.jobs.hub_ports import HubReader
 from app.jobs.ports import Artifacts, Events, Keys, Limiter, Models, Queue, Records
 from app.jobs.retain import Collected, Retention, collect
@@ -79,6 +80,8 @@ class Services:
     webhooks: Webhooks
     callbacks: CallbackRules  # where webhooks may go
     verdicts: Verdicts
+    figures: Counting
+    metrics_token: str | None = field(default=None, repr=False)  # of those who scrape the figures
     hook: Hook | None = None  # None where no hub calls
     policy: PolicyFile | None = None
     tenant: str = DEFAULT_TENANT  # the caller's

@@ -21,6 +21,7 @@ from app.cli.policy import policy
 from app.cli.salora import salora
 from app.cli.score import score
 from app.cli.up import up
+from app.cli.worker_health import worker_health
 
 app = typer.Typer(
     name="adapter-safety",
@@ -46,8 +47,22 @@ def _options(
     """What stands before the command."""
 
 
-for command in (demo, up, patch, score, inspect, evaluate, frontier, migrate, gc, backup, restore):
-    app.command(epilog=epilog(command.__name__))(command)
+COMMANDS = (
+    demo,
+    up,
+    patch,
+    score,
+    inspect,
+    evaluate,
+    frontier,
+    migrate,
+    gc,
+    backup,
+    restore,
+    worker_health,
+)
+for command in COMMANDS:
+    app.command(epilog=epilog(command.__name__.replace("_", "-")))(command)
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")
 app.add_typer(salora, name="salora")

@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "gc": ("gc --dry-run", "gc"),
     "backup": ("backup /var/backups/adapter-safety",),
     "restore": ("restore /var/backups/adapter-safety",),
+    "worker-health": ("worker-health",),
     "keys create": ("keys create --name pipeline --scope submit,read --tenant team-a",),
     "keys list": ("keys list", "keys list --json"),
     "keys revoke": ("keys revoke 1a2b3c4d",),

@@ -23,7 +23,7 @@ EXITS: Mapping[int, str] = {
     DONE: "done; of `inspect`: accepted; of `evaluate` and `frontier`: every bound is held",
     NOT_HELD: "what was asked not to be is: a refusal of `inspect`, a bound of `evaluate` or "
     "`frontier` that is not held, a `--fail-on` of `patch` or `score`, a base model that "
-    "no pair of a policy knows",
+    "no pair of a policy knows, a worker that does no work",
     BAD_INPUT: "bad input or usage: correct it and try again",
     FAILED: "the job failed, or the server did not answer",
     INTERRUPTED: "interrupted by Ctrl-C; a job that a server did is cancelled",

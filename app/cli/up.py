@@ -30,6 +30,7 @@ def up(
             port=port,
             redis_url=settings.redis_url,
             environment={
+                "ADAPTER_SAFETY_LOG_FORMAT": "console",  # unless it is set: a person reads these
                 **os.environ,
                 "ADAPTER_SAFETY_DATA_DIR": str(settings.data_dir.absolute()),
                 "ADAPTER_SAFETY_AUTH": auth,

@@ -13,6 +13,7 @@ from app.domain.method import Method
 from app.domain.salora import PartKind, Recipe
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+FinalStatus = Literal["succeeded", "failed", "cancelled"]
 SaloraKind = Literal["safety_module", "salora_init", "salora_train", "salora_export"]
 MeasureKind = Literal["evaluate", "frontier"]
 JobKind = Literal["patch", "score", "alignment", SaloraKind, MeasureKind]
@@ -22,7 +23,7 @@ STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 SALORA_KINDS: tuple[SaloraKind, ...] = get_args(SaloraKind)
 MEASURE_KINDS: tuple[MeasureKind, ...] = get_args(MeasureKind)
 KINDS: tuple[JobKind, ...] = ("patch", "score", "alignment", *SALORA_KINDS, *MEASURE_KINDS)
-FINAL: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+FINAL: frozenset[JobStatus] = frozenset(get_args(FinalStatus))
 MADE_BY: Mapping[JobKind, PartKind] = {"safety_module": "safety_module", "salora_init": "kit"}
 COALESCED: frozenset[JobKind] = frozenset({"patch", "score"})
 """Kinds of which a worker takes several at once, where they are of the same two models."""
@@ -86,6 +87,8 @@ class Job:
     result: JobResult | None = None
     checkpoint: Checkpointed | None = None  # the last
     revisions: Mapping[str, str] = field(default_factory=dict)  # commit SHAs, by model as named
+    request_id: str | None = None  # of the HTTP request that submitted it, for the log
+    traceparent: str | None = None  # of the trace that it belongs to, where one is kept
 
     @property
     def is_final(self) -> bool:

@@ -12,6 +12,7 @@ EventType = Literal["job.succeeded", "job.failed", "verdict.issued"]
 DeliveryState = Literal["pending", "delivered", "failed"]
 
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+DELIVERY_STATES: tuple[DeliveryState, ...] = get_args(DeliveryState)
 MAX_ENDPOINTS = 20  # of a tenant, because each of its events is sent to all of them
 MAX_BODY_BYTES = 20_000  # exclusive: what Standard Webhooks asks senders to stay under
 MAX_DESCRIPTION_CHARS = 200

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from app.domain.errors import (
@@ -14,6 +15,7 @@ from app.domain.errors import (
 )
 from app.domain.job import Job
 from app.jobs.ports import Events, Records
+from app.observe.context import bound
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,20 @@ RENEWALS_PER_LEASE = 3
 
 def never() -> bool:
     return False
+
+
+def nothing() -> None: ...
+
+
+def about(job: Job) -> AbstractContextManager[None]:
+    """Log lines inside the block are about this job."""
+    return bound(
+        job_id=job.id,
+        kind=job.kind,
+        tenant=job.tenant,
+        attempt=job.attempts,
+        **({"request_id": job.request_id} if job.request_id else {}),
+    )
 
 
 class Lease:
@@ -40,8 +56,9 @@ class Lease:
         events: Events,
         lease_s: float,
         is_stopping: Callable[[], bool] = never,  # this worker
+        on_beat: Callable[[], None] = nothing,  # this worker lives, whatever the database does
     ) -> None:
-        self._is_stopping = is_stopping
+        self._is_stopping, self._on_beat = is_stopping, on_beat
         self._job, self._records, self._events, self._lease_s = job, records, events, lease_s
         self._done = self._total = 0
         self._lost: AdapterSafetyError | None = None
@@ -66,6 +83,9 @@ class Lease:
     ) -> None:
         """Note that a module (or a batch, a step, or rows) is done. Raises what `check` raises."""
         self._done, self._total = done, total
+        module = {"module": event["module"]} if "module" in event else {}
+        with about(self._job), bound(**module):
+            logger.debug("%s %d of %d", name, done, total)
         self._events.publish(self._job.id, name, {"done": done, "total": total, **event})
         self.check()
 
@@ -81,15 +101,17 @@ class Lease:
             raise WorkerStopping
 
     def _renew(self) -> None:
-        while not self._ended.wait(self._lease_s / RENEWALS_PER_LEASE):
-            try:
-                self._beat_if_possible()
-            except LeaseLost as error:
-                self._lost = error
-                return
+        with about(self._job):  # a thread begins with nothing bound
+            while not self._ended.wait(self._lease_s / RENEWALS_PER_LEASE):
+                try:
+                    self._beat_if_possible()
+                except LeaseLost as error:
+                    self._lost = error
+                    return
 
     def _beat_if_possible(self) -> bool:
         """Whether a cancel was asked for. Raises LeaseLost."""
+        self._on_beat()
         try:
             return self._beat()
         except Unavailable as error:  # the next round asks again

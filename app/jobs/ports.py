@@ -273,6 +273,9 @@ class Events(Protocol):
     async def last(self, job_id: str) -> JobEvent | None:
         """The newest event, None where there is no stream. Raises Unavailable."""
 
+    def workers_alive(self) -> int:
+        """How many workers have lately shown that they do work. Raises Unavailable."""
+
 
 class Models(Protocol):
     """The models that jobs may name."""

@@ -23,7 +23,7 @@ from app.domain.errors import (
 )
 from app.domain.job import Job, JobResult, JobStatus
 from app.jobs.held import Held
-from app.jobs.lease import Lease, never
+from app.jobs.lease import Lease, about, never, nothing
 from app.jobs.ports import Events, Queue, Records
 from app.jobs.submit import enqueue
 
@@ -48,14 +48,17 @@ class Desk:
     lease_s: float
     coalesce: int = 1  # most jobs in one batch
     is_stopping: Callable[[], bool] = never  # whether this worker has no more time
+    on_beat: Callable[[], None] = nothing  # a job goes on, so this worker lives
 
-    def hold(self, job: Job) -> Held:
+    def hold(self, job: Job, *, together_with: str | None = None) -> Held:
         return Held(
             job,
             records=self.records,
             events=self.events,
             lease_s=self.lease_s,
             is_stopping=self.is_stopping,
+            on_beat=self.on_beat,
+            together_with=together_with,
         )
 
 
@@ -78,8 +81,12 @@ def run_job(job_id: str, work: Work, desk: Desk) -> JobStatus | None:
     if first is None:
         return None
     with ExitStack() as stack:
-        jobs = (first, *_companions(first, desk))
-        held = [stack.enter_context(desk.hold(job)) for job in jobs]
+        stack.enter_context(about(first))
+        companions = _companions(first, desk)
+        held = [desk.hold(job, together_with=first.traceparent) for job in companions]
+        held.insert(0, desk.hold(first))
+        for each in reversed(held):  # the first's span is the innermost: what is done is within it
+            stack.enter_context(each)
         _attempt(held, work, desk.queue)
     for each in held:
         if each.is_for_others:

@@ -20,6 +20,7 @@ from app.jobs.align import modules_to_align
 from app.jobs.check_measure import check_measure
 from app.jobs.check_salora import check_count, check_exported, check_recipe, check_salora, given
 from app.jobs.ports import Events, IdempotencyKey, Models, Queue, Records
+from app.observe import context, traces
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def submit(
     wanted = _new_job(request)
     job = records.add_job(wanted, idempotency, most_queued=quotas.queued_jobs)
     if job.id == wanted.id:
+        with context.bound(job_id=job.id, kind=job.kind):
+            logger.info("the job is kept")
         events.publish(job.id, "queued", {"status": "queued"})
         enqueue(job.id, job.kind, queue)
     return job
@@ -218,4 +221,6 @@ def _new_job(request: JobRequest) -> Job:
         modules=request.modules,
         recipe=request.recipe,
         created_at=datetime.now(UTC),
+        request_id=context.request_id(),
+        traceparent=traces.traceparent(),
     )

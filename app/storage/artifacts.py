@@ -20,6 +20,7 @@ from urllib.request import url2pathname
 from app.domain.adapter import FileEntry
 from app.domain.errors import ArtifactCorrupt, Unavailable
 from app.jobs.ports import StoredFile
+from app.observe.watch import moved, phase
 
 PIECE_BYTES = 1024 * 1024
 PART_BYTES = 5 * 1024 * 1024  # S3's smallest part of a multipart upload
@@ -46,6 +47,7 @@ class ObjectArtifacts:
         self._lock = threading.Lock()
         self._made: Any = None
 
+    @phase("store")
     def put(self, path: Path, file: FileEntry) -> None:
         """Publish a local file under its digest, whole or not at all.
 
@@ -63,7 +65,9 @@ class ObjectArtifacts:
                 chunk_size=PART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
             )
+        moved("store", file.size_bytes)
 
+    @phase("fetch")
     def fetch(self, file: FileEntry, into: Path) -> None:
         """Write the file to `into` and check it. On any failure `into` is gone.
 
@@ -73,6 +77,7 @@ class ObjectArtifacts:
             with into.open("wb") as target:
                 for piece in _verified(self._stream(file), file):
                     target.write(piece)
+            moved("fetch", file.size_bytes)
         except BaseException:
             into.unlink(missing_ok=True)
             raise

@@ -93,6 +93,8 @@ def job_values(job: Job, *, queued_at: datetime) -> Json:
         "result": result_json(job.result),
         "checkpoint": checkpoint_json(job.checkpoint),
         "revisions": dict(job.revisions) or None,
+        "request_id": job.request_id,
+        "traceparent": job.traceparent,
     }
 
 
@@ -121,6 +123,8 @@ def to_job(row: Row[Any]) -> Job:
         result=None if row.result is None else _to_result(row.result),
         checkpoint=None if row.checkpoint is None else to_checkpoint(row.checkpoint),
         revisions=row.revisions or {},
+        request_id=row.request_id,
+        traceparent=row.traceparent,
     )
 
 

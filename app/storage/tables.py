@@ -104,6 +104,8 @@ jobs = Table(
     Column("result", JSON(none_as_null=True)),
     Column("checkpoint", JSON(none_as_null=True)),  # {step, file}, the last
     Column("revisions", JSON(none_as_null=True)),  # {model as named: commit SHA}, of the hub's
+    Column("request_id", String(64)),  # of the request that submitted it
+    Column("traceparent", String(64)),  # W3C's, where it is traced
     ForeignKeyConstraint(["tenant", "adapter"], [adapters.c.tenant, adapters.c.id]),
     Index(None, "status", "seq"),
     Index(None, "tenant", "seq"),

@@ -562,7 +562,8 @@ def test_one_call_with_bad_fields_is_refused_and_stores_nothing(
 def test_health_and_description_answer(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {
-        "parts": {"database": True, "storage": True, "broker": True}
+        "parts": {"database": True, "storage": True, "broker": True},
+        "workers": 1,
     }
     assert http.get("/docs").status_code == 200
     described = http.get("/openapi.json").json()

@@ -133,7 +133,8 @@ def salora_from_before(url: str) -> tuple[StoredDataset, Part, Job]:
     old_dataset = dataset_values(dataset, job.tenant, now)
     del old_dataset["unanswered"]
     old_job = job_values(job, queued_at=now)
-    del old_job["revisions"]
+    for later in ("revisions", "request_id", "traceparent"):
+        del old_job[later]
     key = {"tenant": job.tenant, "key": "old", "request_sha256": "0", "job": job.id}
     use = {"job": job.id, "tenant": job.tenant}
     rows: list[tuple[Table, dict[str, Any]]] = [
