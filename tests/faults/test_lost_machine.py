@@ -7,30 +7,36 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from sqlalchemy import make_url
 
+from app.config import Settings
 from tests.conftest import new_postgres_database
 from tests.factory import World
 from tests.faults.checks import assert_one_end, assert_right
 from tests.faults.conftest import MakeSite
 from tests.faults.postgres import _tools
-from tests.faults.processes import Site, kill
+from tests.faults.processes import Site
 from tests.faults.undisturbed import Undisturbed
 from tests.servers import RedisServer, S3Server
+from workers.runtime import make_runtime
 
 CLI = [sys.executable, "-c", "from app.cli import main; main()"]
 
 
 def with_work_done_and_work_waiting(site: Site, world: World) -> tuple[str, str]:
-    """A job that has succeeded, and one that no worker has taken."""
+    """A job that has succeeded, by a worker's work in this process, and one that nobody took."""
     site.start_api()
     adapter = site.upload(world.adapter)
     done = site.submit(adapter)
-    site.start_worker()
-    site.await_end(done)
-    kill(site.workers.pop())
+    with patch.dict(os.environ, site.environment()):
+        worker = make_runtime(Settings())
+        try:
+            assert worker.run(done) == "succeeded"
+        finally:
+            worker.desk.records.close()
     return done, site.submit(adapter)
 
 
