@@ -2,8 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+MULTITOOL := .node/.multitool-5.7.0
 
-.PHONY: demo up test check load corpus fuzz bench format clean
+SITE := site
+
+.PHONY: demo up test check docs reference load corpus fuzz bench format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
 TEST_PROCESSES ?= 2
@@ -14,7 +17,7 @@ demo: $(READY)  ## patch a tiny adapter through the real service
 up: $(READY)  ## run API, worker and broker on this machine
 	$(BIN)/adapter-safety up
 
-test: $(READY)  ## a test file stays in one process, so that its fixtures are made once
+test: $(READY) $(MULTITOOL)  ## a test file stays in one process, so that its fixtures are made once
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 check: $(READY)
@@ -23,6 +26,15 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint docker/api.Dockerfile docker/worker.Dockerfile
+	$(MAKE) docs
+
+docs: $(READY)  ## the site, into site/; a broken link, anchor or left-out page is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir $(SITE)
+
+reference: $(READY)  ## the pages that are made from the code
+	$(BIN)/python -m tests.docs.reference
+	$(BIN)/python -m tests.workers.kinds_page
 
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null
@@ -53,5 +65,11 @@ $(READY): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
+# SARIF's own schema and validator, which only the tests need; without npm they skip what asks for it
+$(MULTITOOL):
+	@mkdir -p .node
+	@if command -v npm >/dev/null && npm install --prefix .node --no-save --no-audit --no-fund --silent \
+		@microsoft/sarif-multitool@5.7.0; then touch $@; else echo "no npm: reports as SARIF are not held against SARIF's own schema"; fi
+
 clean:
-	rm -rf .venv demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf .venv .node demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from app import __version__
 from app.api import (
     adapters,
     alignments,
@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         configure_traces(settings, "adapter-safety-api")
     app = FastAPI(
         title="adapter-safety",
-        version=version("adapter-safety"),
+        version=__version__,
         description=DESCRIPTION,
         docs_url=None,  # `page` shows the description; FastAPI's pages load scripts from elsewhere
         redoc_url=None,

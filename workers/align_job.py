@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from app import __version__
 from app.alignment.blocks import Scratch, torch_threads
 from app.domain.adapter import REPORT_FILE
 from app.domain.alignment import AlignmentReport, Shaped, Warmed
@@ -92,5 +92,5 @@ def _report(
         modules=warmed,
         size_bytes=sum(module.size_bytes for module in warmed),
         warnings=warnings if lost else [],
-        versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
+        versions={"adapter-safety": __version__, "torch": torch.__version__},
     )

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Literal, TypedDict
 
 import torch
 
+from app import __version__
 from app.alignment.lora import Measures
 from app.alignment.projection import Skipped
 from app.domain.adapter import AdapterManifest, FullWeight, LoraModule, kind_of, layer_of
@@ -84,7 +84,7 @@ def build_report(
         layers=[*_layers(manifest, found)],
         unscreened=[*_full_weights(manifest, method, found), *_passed_over(manifest, found)],
         warnings=[],
-        versions={"adapter-safety": version("adapter-safety"), "torch": torch.__version__},
+        versions={"adapter-safety": __version__, "torch": torch.__version__},
         serving=serving_of(manifest),
         kind=kind,
     )

@@ -44,7 +44,7 @@ class UpdatedRefIn(_Part):
     new_sha: Sha | None = Field(alias="newSha", description="null: the ref was deleted")
 
 
-class WebhookIn(_Part):
+class HubWebhookIn(_Part):
     id: Token
     version: Literal[3]
 
@@ -54,7 +54,7 @@ class HookIn(_Part):
 
     event: EventIn
     repo: RepoIn
-    webhook: WebhookIn
+    webhook: HubWebhookIn
     updated_refs: tuple[UpdatedRefIn, ...] = Field(
         default=(), alias="updatedRefs", max_length=MAX_REFS
     )

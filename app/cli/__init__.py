@@ -1,11 +1,12 @@
 """The command line, `adapter-safety`. Each command imports what it needs when it runs, so that
 `inspect` and `--help` never wait for torch."""
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
+from app import __version__
+from app.cli.backup import backup, restore
 from app.cli.demo import demo
 from app.cli.evaluate import evaluate
 from app.cli.examples import epilog
@@ -32,7 +33,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(metadata.version("adapter-safety"))
+        typer.echo(__version__)
         raise typer.Exit
 
 
@@ -46,7 +47,8 @@ def _options(
     """What stands before the command."""
 
 
-for command in (demo, up, patch, score, inspect, evaluate, frontier, migrate, gc, worker_health):
+OF_SERVICE = (up, migrate, gc, backup, restore, worker_health)
+for command in (demo, patch, score, inspect, evaluate, frontier, *OF_SERVICE):
     app.command(epilog=epilog(command.__name__.replace("_", "-")))(command)
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")

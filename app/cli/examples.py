@@ -31,9 +31,11 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "frontier": (
         f"frontier tuned {MODELS} --harmful h.jsonl --task t.jsonl --out best --min-refusal 0.95",
     ),
-    "migrate": ("migrate",),
+    "migrate": ("migrate", "migrate --check --wait 300"),
     "gc": ("gc --dry-run", "gc"),
     "worker-health": ("worker-health",),
+    "backup": ("backup /var/backups/adapter-safety",),
+    "restore": ("restore /var/backups/adapter-safety",),
     "keys create": ("keys create --name pipeline --scope submit,read --tenant team-a",),
     "keys list": ("keys list", "keys list --json"),
     "keys revoke": ("keys revoke 1a2b3c4d",),

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from app.domain.adapter import LayerType
+from app.domain.described import Described
 from app.domain.report import SCHEMA_VERSION, AlignmentSource, ModelReference
 
 
@@ -34,21 +35,27 @@ class AlignedModule:
 
 
 @dataclass(frozen=True)
-class Warmed:
+class Warmed(Described):
     """One module of a pre-warm."""
 
     module: str
-    shape: tuple[int, int]  # (d_out, d_in) of V
-    form: str  # what is kept: panels of V, its Gram matrix, or singular directions
-    dtype: str | None  # safetensors name; null where nothing is kept
+    shape: tuple[int, int]
+    """(d_out, d_in) of V"""
+    form: str
+    """what is kept: panels of V, its Gram matrix, or singular directions"""
+    dtype: str | None
+    """safetensors name; null where nothing is kept"""
     size_bytes: int
-    rounding: float | None  # ||V - kept V||_F / ||V||_F
-    source: AlignmentSource | None  # null where nothing is kept
-    note: str = ""  # why nothing is kept
+    rounding: float | None
+    """||V - kept V||_F / ||V||_F"""
+    source: AlignmentSource | None
+    """null where nothing is kept"""
+    note: str = ""
+    """why nothing is kept"""
 
 
 @dataclass(frozen=True)
-class AlignmentReport:
+class AlignmentReport(Described):
     """What a pre-warm left in the alignment cache."""
 
     base_model: ModelReference
@@ -56,7 +63,8 @@ class AlignmentReport:
     projector: str
     energy: float | None
     rank: int | None
-    modules: Sequence[Warmed]  # in module order
+    modules: Sequence[Warmed]
+    """in module order"""
     size_bytes: int
     warnings: Sequence[str]
     versions: Mapping[str, str]
@@ -69,7 +77,7 @@ class AlignmentReport:
 
 
 @dataclass(frozen=True)
-class PairUsage:
+class PairUsage(Described):
     """What one cache holds of one pair of models, and what a job found and missed there."""
 
     cache_id: str
@@ -77,14 +85,15 @@ class PairUsage:
     chat_digest: str
     base_model: str
     chat_model: str
-    modules: int  # entries: one for each module and form
+    modules: int
+    """entries: one for each module and form"""
     size_bytes: int
     hits: int = 0
     misses: int = 0
 
 
 @dataclass(frozen=True)
-class ListedPair:
+class ListedPair(Described):
     """A pair in the listing: hits and misses are of all jobs so far."""
 
     usage: PairUsage

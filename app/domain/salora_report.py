@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from app.domain.described import Described
 from app.domain.job import SaloraKind
 from app.domain.report import SCHEMA_VERSION, ModelReference
 
@@ -11,27 +12,32 @@ Statistics = Literal["second moments", "sketch"]
 
 
 @dataclass(frozen=True)
-class DataUse:
+class DataUse(Described):
     """What became of one data set's rows."""
 
     role: Literal["safety", "task"]
-    dataset: str  # StoredDataset.id
+    dataset: str
+    """StoredDataset.id"""
     rows: int
     tokens: int
     response_tokens: int
-    shortened: int  # rows of which the end was cut off at max_length
+    shortened: int
+    """rows of which the end was cut off at max_length"""
     chat_template: bool
 
 
 @dataclass(frozen=True)
-class ModuleOf:
+class ModuleOf(Described):
     """Which module a row is of."""
 
-    module: str  # full name in the chat model
+    module: str
+    """full name in the chat model"""
     layer: int | None
     kind: str
-    shape: tuple[int, int]  # (d_out, d_in)
-    rank: int  # of V_s, or of the adapter
+    shape: tuple[int, int]
+    """(d_out, d_in)"""
+    rank: int
+    """of V_s, or of the adapter"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ class ExportRow(ModuleOf):
 
 
 @dataclass(frozen=True)
-class TrainedStep:
+class TrainedStep(Described):
     step: int
     loss: float
     learning_rate: float
@@ -74,26 +80,30 @@ class TrainedStep:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Described):
     """How a training went. It holds speeds, so two runs never have the same report."""
 
     steps: int
     epochs: float
     trained_parameters: int
-    resumed_from: int | None  # the step that the last attempt went on from; null: the start
+    resumed_from: int | None
+    """the step that the last attempt went on from; null: the start"""
     curve: Sequence[TrainedStep]
 
 
 @dataclass(frozen=True)
-class SaloraReport:
+class SaloraReport(Described):
     kind: SaloraKind
     chat_model: ModelReference
-    settings: Mapping[str, Any]  # the recipe as resolved
+    settings: Mapping[str, Any]
+    """the recipe as resolved"""
     data: Sequence[DataUse]
-    modules: Sequence[SafetyRow | StartRow | ExportRow]  # in module order
+    modules: Sequence[SafetyRow | StartRow | ExportRow]
+    """in module order"""
     warnings: Sequence[str]
     versions: Mapping[str, str]
-    part: str | None = None  # the id of the safety module or kit that was made
+    part: str | None = None
+    """the id of the safety module or kit that was made"""
     training: Training | None = None
     schema_version: str = SCHEMA_VERSION
 

@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
-from importlib import metadata
 from typing import Any
 
+from app import __version__
 from app.domain.adapter import WEIGHTS_FILE
 from app.jobs.findings import Finding, findings
 from app.jobs.sarif_rules import INDEX, RULES
@@ -74,7 +74,7 @@ def _run(report: ReportJson) -> dict[str, Any]:
 
 
 def _driver(report: ReportJson) -> dict[str, Any]:
-    version = report["versions"].get(TOOL) or metadata.version(TOOL)
+    version = report["versions"].get(TOOL) or __version__
     rules = [rule.as_json() for rule in RULES]
     return {"name": TOOL, "version": version, "semanticVersion": version, "rules": rules}
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import Column, ColumnElement, Connection, delete, exists, false, literal, select
 
+from app.domain.adapter import FileEntry
 from app.domain.job import FINAL
 from app.storage.database import Database, utc_now
 from app.storage.job_uses import forget_uses
@@ -116,6 +117,11 @@ def named_files(connection: Connection) -> set[str]:
     """The SHA-256 of every file that a record names: of an adapter, a data set, a part, a result,
     or a checkpoint."""
     return {file["sha256"] for file in _files(connection)}
+
+
+def named_entries(connection: Connection) -> set[FileEntry]:
+    """The same files, with their sizes."""
+    return {FileEntry(file["sha256"], file["size_bytes"]) for file in _files(connection)}
 
 
 def _files(connection: Connection) -> Iterator[Mapping[str, Any]]:

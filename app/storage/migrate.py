@@ -58,6 +58,12 @@ def head() -> str | None:
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
+def knows(revision: str | None) -> bool:
+    """Whether this code can bring a schema of that revision up to date."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    return revision in {found.revision for found in script.walk_revisions()}
+
+
 @contextmanager
 def _locked(url: str) -> Iterator[Connection]:
     """A transaction that no other migration of this database overlaps."""

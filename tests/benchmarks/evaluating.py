@@ -32,8 +32,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make(folder, given.hidden, given.adapters)
-        adapters = [read(folder / f"adapter-{i}") for i in range(given.adapters)]
-        swapping(named(folder / "chat"), adapters)
+        adapters = [read(folder / f"adapter-{i}") for i in range(2 * given.adapters)]
+        print("each adapter's first answer")
+        swapping(named(folder / "chat"), adapters[::2], "adapters of one shape")
+        swapping(named(folder / "chat"), adapters[: given.adapters], "of two shapes in turn")
         batching(named(folder / "chat"))
 
 
@@ -47,9 +49,11 @@ def make(folder: Path, hidden: int, adapters: int) -> None:
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder / "chat")
     language.tokenizer.save_pretrained(folder / "chat")
-    print(f"{model.num_parameters() / 1e6:.0f} M parameters, {adapters} adapters of rank 8")
-    for i in range(adapters):
-        save_adapter(model, folder / f"saved-{i}", "llama", target_modules=TARGETS, r=8)
+    print(
+        f"{model.num_parameters() / 1e6:.0f} M parameters, {adapters} adapters on all linear layers"
+    )
+    for i in range(2 * adapters):
+        save_adapter(model, folder / f"saved-{i}", "llama", target_modules=TARGETS, r=8 + i % 2)
         clean = folder / f"adapter-{i}"
         clean.mkdir()
         for file in ("adapter_config.json", "adapter_model.safetensors"):
@@ -70,19 +74,25 @@ def prompts(count: int) -> list[Prompt]:
             for i in range(count)]  # fmt: skip
 
 
-def swapping(chat: NamedCheckpoint, adapters: Sequence[LoadedAdapter]) -> None:
-    """Until each adapter could answer; the model's file is in the page cache, and loading it the
-    first time counts on neither side."""
-    switch = Switch(fresh(chat))
+def swapping(chat: NamedCheckpoint, adapters: Sequence[LoadedAdapter], title: str) -> None:
+    """Until each adapter has answered one prompt, because a model is loaded lazily: its file is
+    mapped, and read where it is first used. The file is in the page cache, and loading the model
+    the first time counts on neither side."""
+    switch, tokenizer = Switch(fresh(chat)), load_tokenizer(chat)
+
+    def first_answer(switch: Switch, adapter: LoadedAdapter) -> None:
+        switch.wear(adapter)
+        list(Generator(switch.model, tokenizer, 1, CONTEXT, 1).answers(prompts(1)))
 
     def reloading() -> None:
         for adapter in adapters:
-            Switch(fresh(chat)).wear(adapter)
+            first_answer(Switch(fresh(chat)), adapter)
 
     def in_memory() -> None:
         for adapter in adapters:
-            switch.wear(adapter)
+            first_answer(switch, adapter)
 
+    print(f" {title}")
     compare("reloading the model for each", reloading, "swapping adapters in memory", in_memory)
 
 
@@ -100,6 +110,7 @@ def batching(chat: NamedCheckpoint) -> None:
 
     if answers(1) != answers(8192):
         raise SystemExit("batched answers differ from those of one prompt at a time")
+    print("32 prompts of one model")
     compare("one prompt at a time", lambda: answers(1), "batched", lambda: answers(8192))
 
 

@@ -1,7 +1,7 @@
 """Reports as SARIF 2.1.0.
 
-The standard's own schema is not at hand where tests run without a network, so `sarif_subset.json`
-says, closed, what of it is written, after the standard's text; what a schema cannot say is here.
+`sarif_subset.json` says, closed, what of the standard is written; what a schema cannot say is here.
+The standard's own schema: test_sarif_standard.py.
 """
 
 import json

@@ -8,12 +8,14 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, set_peft_model_state_dict
+import torch
+from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 Tensors = Mapping[str, Tensor]
 PREFIX = "base_model.model."
 BASE = ".base_layer.weight"
+NAMES = ("base_model_name_or_path", "revision")  # nothing that is built depends on them
 # PEFT's adapter name, which some files have in their keys; a magnitude's key ends without .weight
 NAMED = re.compile(r"(?<=vector)\.default\.weight$|\.default(?=(\.weight|\.bias)?$)")
 
@@ -81,13 +84,31 @@ class Lent:
             setattr(module, name, parameter)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What of an adapter PEFT's modules depend on: two of one cut differ in values alone."""
+
+    config: Mapping[str, object]
+    tensors: Mapping[str, tuple[torch.Size, torch.dtype]]
+
+    @classmethod
+    def of(cls, config: LoraConfig, tensors: Tensors) -> "Cut":
+        """A copy, because PEFT writes into the configuration that it is given."""
+        fields = {
+            name: deepcopy(value) for name, value in vars(config).items() if name not in NAMES
+        }
+        return cls(fields, {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
+
+
 @dataclass
 class Switch:
     """One model that wears one adapter at a time, or none. Its own modules are never changed:
-    PEFT's are put around them, and taken off again."""
+    PEFT's are put around them, and taken off again, or given other values where the next adapter
+    is of the same cut."""
 
     model: PreTrainedModel
     _worn: PeftModel | None = None
+    _cut: Cut | None = None
     _lent: list[Lent] = field(default_factory=list)
 
     @cached_property
@@ -95,18 +116,33 @@ class Switch:
         return dict(self.model.named_modules())
 
     def wear(self, adapter: LoadedAdapter | None) -> None:
-        """In place of what is worn. Raises UnsupportedAdapter where PEFT cannot put it on."""
-        self._take_off()
+        """In place of what is worn. Raises UnsupportedAdapter where PEFT cannot put it on; the
+        model is itself then."""
         if adapter is None:
+            self._take_off()
             return
-        self._worn = self._around(adapter.manifest)
+        try:
+            self._change_to(adapter)
+        except BaseException:
+            self._take_off()
+            raise
+
+    def _change_to(self, adapter: LoadedAdapter) -> None:
+        config = worn_config(adapter.manifest, self.model)
+        cut = Cut.of(config, adapter.tensors)
+        if cut != self._cut:
+            self._take_off()
+            self._put_on(adapter, config)
+        self.write(adapter.tensors)
+        self._cut = cut
+
+    def _put_on(self, adapter: LoadedAdapter, config: LoraConfig) -> None:
+        self._worn = self._around(adapter.manifest, config)
         self._worn.requires_grad_(False)
         self._lend(adapter.tensors)
         self._worn.eval()
-        self.write(adapter.tensors)
 
-    def _around(self, manifest: AdapterManifest) -> PeftModel:
-        config = worn_config(manifest, self.model)
+    def _around(self, manifest: AdapterManifest, config: LoraConfig) -> PeftModel:
         try:
             return PeftModel(self.model, config)
         except ValueError as error:
@@ -168,7 +204,7 @@ class Switch:
             if name and own[parent]._modules.get(leaf) is not module:
                 own[parent]._modules[leaf] = module
         self.model.__dict__.pop("peft_config", None)
-        self._worn = None
+        self._worn = self._cut = None
 
 
 def _beside_lora(key: str) -> str | None:

@@ -162,6 +162,70 @@ def test_many_worn_in_turn_leave_nothing_behind(tmp_path: Path) -> None:
     bare.assert_untouched()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_next_of_one_cut_takes_the_layers_and_leaves_nothing_of_the_one_before(
+    kind: str, tmp_path: Path
+) -> None:
+    world = make_world(tmp_path)
+    model, plain = load(world, world.chat), model_without(world)
+    bare, switch = Bare(model), Switch(model)
+    first, second = (of_one_cut(world, tmp_path / name, KINDS[kind]) for name in ("one", "two"))
+    switch.wear(first)
+    layers = list(model.named_modules(remove_duplicate=False))
+    switch.wear(second)
+    assert list(model.named_modules(remove_duplicate=False)) == layers
+    Switch(plain).wear(second)
+    assert torch.equal(logits(model), logits(plain))
+    with switch.bare():
+        assert torch.equal(logits(model), bare.logits)
+    switch.wear(None)
+    bare.assert_untouched()
+
+
+def model_without(world: World) -> PreTrainedModel:
+    return load(world, world.chat).requires_grad_(False)
+
+
+def of_one_cut(world: World, folder: Path, lora: Mapping[str, object]) -> LoadedAdapter:
+    """Each call gives other values."""
+    model = load(world, world.chat)
+    save_adapter(model, folder, "llama", **lora)
+    for path in folder.iterdir():
+        if path.name not in (CONFIG_FILE, WEIGHTS_FILE):
+            path.unlink()
+    whole = LoadedAdapter.read(folder, read_manifest(folder))
+    theirs = {name: t * float(1 + torch.rand(())) for name, t in whole.tensors.items()}
+    return LoadedAdapter(whole.manifest, theirs)
+
+
+@pytest.mark.parametrize(
+    "other", [{"r": 6}, {"lora_alpha": 64}, {"use_rslora": True}, {"use_dora": True}], ids=str
+)
+def test_one_that_differs_in_more_than_values_is_put_on_anew(
+    other: Mapping[str, object], tmp_path: Path
+) -> None:
+    world = make_world(tmp_path)
+    model, plain = load(world, world.chat), model_without(world)
+    first = of_one_cut(world, tmp_path / "one", Q_V)
+    second = of_one_cut(world, tmp_path / "two", {**Q_V, **other})
+    switch = Switch(model)
+    switch.wear(first)
+    switch.wear(second)
+    Switch(plain).wear(second)
+    assert torch.equal(logits(model), logits(plain))
+
+
+def test_a_refused_one_leaves_the_model_bare(tmp_path: Path) -> None:
+    world = make_world(tmp_path, **Q_V)
+    adapter, bare = read(world), Bare(load(world, world.chat))
+    switch = Switch(bare.model)
+    switch.wear(adapter)
+    foreign = {name.replace("q_proj", "k_proj"): t for name, t in adapter.tensors.items()}
+    with pytest.raises(UnsupportedAdapter):
+        switch.wear(LoadedAdapter(adapter.manifest, foreign))
+    bare.assert_untouched()
+
+
 def test_the_worn_adapter_takes_other_values_without_being_put_on_again(tmp_path: Path) -> None:
     world = make_world(tmp_path, **Q_V)
     model, adapter = load(world, world.chat), read(world)

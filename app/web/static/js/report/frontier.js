@@ -6,7 +6,7 @@ import { cells, section, table } from "./tables.js";
 
 const WIDTH = 640;
 const HEIGHT = 400;
-const EDGE = { left: 56, right: 20, top: 16, bottom: 46 };
+const EDGE = { left: 68, right: 20, top: 16, bottom: 50 };
 const SHAPES = [
   "M-5-5H5V5H-5Z",
   "M0-6.5L6 5H-6Z",
@@ -112,7 +112,7 @@ function axes(across, up) {
       }),
       text(EDGE.left - 8, up.at(tick) + 4, "end", fixed(tick, 2)),
     ]),
-    across.ticks.map((tick) => text(across.at(tick), bottom + 18, "middle", fixed(tick, 2))),
+    across.ticks.map((tick) => text(across.at(tick), bottom + 20, "middle", fixed(tick, 2))),
     svg("line", { class: "axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: bottom, y2: bottom }),
     text((WIDTH + EDGE.left) / 2, HEIGHT - 8, "middle", "utility: the task"),
     svg(

@@ -6,9 +6,10 @@ import { problemNote } from "../problem.js";
 
 const PAGE = 50;
 
-/** `row(item)` gives a list of cells, the first of which heads the row. */
+/** `row(item)` gives a list of cells, the first of which heads the row. On a phone the rows fold into
+ * blocks; roles are said because a table that is drawn as blocks loses them. */
 export function listing({ path, parameters = () => ({}), caption, titles, row, empty, signal }) {
-  const body = h("tbody");
+  const body = h("tbody", { role: "rowgroup" });
   const none = h("p", { class: "empty", hidden: true }, empty);
   const more = h("button", { type: "button", hidden: true }, "Show more");
   let cursor = null;
@@ -19,8 +20,14 @@ export function listing({ path, parameters = () => ({}), caption, titles, row, e
     const rows = page.items.map((item) =>
       h(
         "tr",
-        {},
-        row(item).map((cell, i) => h(i ? "td" : "th", { scope: i ? null : "row" }, cell)),
+        { role: "row" },
+        row(item).map((cell, i) =>
+          h(
+            i ? "td" : "th",
+            { scope: i ? null : "row", role: i ? "cell" : "rowheader", "data-title": titles[i] },
+            cell,
+          ),
+        ),
       ),
     );
     if (after) body.append(...rows);
@@ -42,15 +49,15 @@ export function listing({ path, parameters = () => ({}), caption, titles, row, e
       { class: "scroll" },
       h(
         "table",
-        {},
+        { class: "folds", role: "table" },
         h("caption", { class: "visually-hidden" }, caption),
         h(
           "thead",
-          {},
+          { role: "rowgroup" },
           h(
             "tr",
-            {},
-            titles.map((title) => h("th", { scope: "col" }, title)),
+            { role: "row" },
+            titles.map((title) => h("th", { scope: "col", role: "columnheader" }, title)),
           ),
         ),
         body,
