@@ -6,7 +6,8 @@ MULTITOOL := .node/.multitool-5.7.0
 
 SITE := site
 
-.PHONY: demo up test check docs reference load corpus fuzz bench format clean
+.PHONY: demo up test check docs reference dist dist-demo licences sbom audit topology images load corpus fuzz bench \
+	format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
 TEST_PROCESSES ?= 2
@@ -32,9 +33,37 @@ check: $(READY)
 docs: $(READY)  ## the site, into site/; a broken link, anchor or left-out page is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --site-dir $(SITE)
 
+dist: $(READY)  ## wheel and sdist in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m tests.release.dist dist
+
+dist-demo: dist  ## the wheel where no checkout is, with all that it needs
+	rm -rf build/demo && mkdir -p build/demo/empty
+	$(PYTHON) -m venv build/demo/venv
+	build/demo/venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd build/demo/empty && ../venv/bin/adapter-safety demo
+
+licences: $(READY)  ## docs/reference/licences.md
+	$(BIN)/python -m tests.release.licences
+
+sbom: $(READY)  ## dist/sbom.json, CycloneDX, of this environment
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/sbom.json $(BIN)/python
+
+audit: $(READY)  ## known vulnerabilities of what is pinned; needs a service on the network
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 reference: $(READY)  ## the pages that are made from the code
 	$(BIN)/python -m tests.docs.reference
 	$(BIN)/python -m tests.workers.kinds_page
+	$(BIN)/python -m tests.release.licences
+
+topology: $(READY)  ## the compose file's services as processes, two of them killed; needs PostgreSQL
+	$(BIN)/python -m pytest tests/topology
+
+images: $(READY)  ## both images' steps from the package index, and a job through what they make
+	$(BIN)/python -m tests.deploy.images
 
 corpus: $(READY)  ## every hostile file through the gate: what it costs at worst
 	$(BIN)/python -m tests.attacks.corpus > /dev/null
@@ -72,4 +101,4 @@ $(MULTITOOL):
 		@microsoft/sarif-multitool@5.7.0; then touch $@; else echo "no npm: reports as SARIF are not held against SARIF's own schema"; fi
 
 clean:
-	rm -rf .venv .node demo-output .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz
+	rm -rf .venv .node demo-output build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .fuzz

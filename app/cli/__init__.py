@@ -47,8 +47,21 @@ def _options(
     """What stands before the command."""
 
 
-OF_SERVICE = (up, migrate, gc, backup, restore, worker_health)
-for command in (demo, patch, score, inspect, evaluate, frontier, *OF_SERVICE):
+COMMANDS = (
+    demo,
+    up,
+    patch,
+    score,
+    inspect,
+    evaluate,
+    frontier,
+    migrate,
+    gc,
+    backup,
+    restore,
+    worker_health,
+)
+for command in COMMANDS:
     app.command(epilog=epilog(command.__name__.replace("_", "-")))(command)
 app.add_typer(keys, name="keys")
 app.add_typer(policy, name="policy")

@@ -40,7 +40,7 @@ class Copied:
     files: int
     size_bytes: int
     new: int  # of the files: those that an earlier backup in this folder had not
-    damaged: tuple[str, ...] = ()  # digests of files that the service itself has lost
+    damaged: tuple[str, ...] = ()  # digests of files that could not be had
 
 
 def back_up(database_url: str, artifacts: Artifacts, folder: Path) -> Copied:
@@ -69,7 +69,7 @@ def restore(folder: Path, database_url: str, artifacts: Artifacts) -> Copied:
     """Put a backup where no service is yet, and bring it to this version's schema.
 
     Raises InvalidField for a folder that is no backup, one of a newer version, another database
-    than SQLite and one that is there already; ArtifactCorrupt, OSError, Unavailable.
+    than SQLite and one that is there already; OSError, Unavailable.
     """
     target = _sqlite_path(database_url)
     _check_backup(folder)
@@ -78,13 +78,11 @@ def restore(folder: Path, database_url: str, artifacts: Artifacts) -> Copied:
         raise InvalidField(field="database", reason=reason)
     fresh = _unpacked(folder / RECORDS, target)
     named = _named_by(fresh)
-    files = [file for file in named if (folder / FILES / file.sha256).exists()]
-    for file in files:
-        artifacts.put(folder / FILES / file.sha256, file)
+    damaged = tuple(file.sha256 for file in named if not _put_back(file, folder, artifacts))
     fresh.replace(target)
-    lost = tuple(file.sha256 for file in named if file not in files)
-    size = sum(file.size_bytes for file in files)
-    return Copied(migrate.current(database_url), len(files), size, len(files), lost)
+    size = sum(file.size_bytes for file in named if file.sha256 not in damaged)
+    files = len(named) - len(damaged)
+    return Copied(migrate.current(database_url), files, size, files, damaged)
 
 
 # ------------------------------------------------------------------------------------------ parts
@@ -115,6 +113,15 @@ def _unpacked(records: Path, target: Path) -> Path:
     migrate.upgrade(_url(fresh))
     Path(f"{fresh}.lock").unlink()
     return fresh
+
+
+def _put_back(file: FileEntry, folder: Path, artifacts: Artifacts) -> bool:
+    """Whether the backup has the file, and has it whole."""
+    try:
+        artifacts.put(folder / FILES / file.sha256, file)
+    except (FileNotFoundError, ArtifactCorrupt):
+        return False
+    return True
 
 
 def _named_by(records: Path) -> list[FileEntry]:

@@ -121,13 +121,14 @@ class Site:
         with (self.logs / f"{name}.log").open("ab") as log:
             return Popen(
                 [sys.executable, "-m", *module],
-                env=self._environment(),
+                env=self.environment(),
                 stdout=log,
                 stderr=STDOUT,
                 pass_fds=keep,
             )
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Of each of its processes."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("ADAPTER_SAFETY_")}
         return {
             **kept,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.storage import alignment_cache
 from app.storage.alignment_cache import AlignmentCache, CachedPair, Pair
 from app.storage.alignment_entry import DamagedEntry, Entry, NewTensor
 
@@ -190,3 +191,41 @@ def test_the_metadata_name_the_pair_for_people(pair: CachedPair) -> None:
     said = json.loads((pair.folder / "pair.json").read_text())
     assert said["base_model"] == "org/base"
     assert said["chat_model"] == "org/chat"
+
+
+def test_entries_of_another_version_are_neither_read_nor_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an old worker and a new one may share the folder during an upgrade."""
+    monkeypatch.setattr(alignment_cache, "VERSION", "v0")
+    old = cache(tmp_path)
+    kept = keep(old.pair(PAIR), "abc", "here")
+    monkeypatch.undo()
+    new = cache(tmp_path)
+    assert new.pair(PAIR).find("here") is None
+    assert new.pair(PAIR).find_content("abc", None) is None
+    assert new.inventory() == []
+    keep(new.pair(PAIR), "abc", "here", DATA[::-1])
+    for found, data in ((old, DATA), (new, DATA[::-1])):
+        entry = found.pair(PAIR).find("here")
+        assert entry is not None
+        assert read(entry) == data
+    assert kept.exists()
+
+
+def test_an_entry_that_was_moved_from_another_versions_folder_is_no_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digests were made with that folder's seed: it is computed again, never misread."""
+    monkeypatch.setattr(alignment_cache, "VERSION", "v0")
+    foreign = keep(cache(tmp_path).pair(PAIR), "abc")
+    monkeypatch.undo()
+    pair = cache(tmp_path).pair(PAIR)
+    pair.folder.mkdir(parents=True)
+    foreign.rename(pair.folder / foreign.name)
+    assert pair.find_content("abc", None) is None
+    assert not (pair.folder / foreign.name).exists()
+    keep(pair, "abc")
+    again = pair.find_content("abc", None)
+    assert again is not None
+    assert read(again) == DATA

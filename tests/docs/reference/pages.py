@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.docs.reference import api_page, cli_page, report_page, settings_page
+from tests.docs.reference import api_page, blocks_page, cli_page, report_page, settings_page
 
 FOLDER = Path(__file__).parents[3] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -11,4 +11,5 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "report.md": report_page.page,
     "api.md": api_page.page,
     "cli.md": cli_page.page,
+    "blocks.md": blocks_page.page,
 }

@@ -1,0 +1,34 @@
+"""Shown and printed text are compared as a reader would."""
+
+import pytest
+
+from tests.docs.outputs import alike
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("a  b\n", "a b\n\n"),
+        ("a\n...\nz\n", "a\nb\nc\nz\n"),
+        ("...\n", ""),
+        ("cosine 0.3339 of 12\n", "cosine 0.3341 of 12\n"),
+        ("id ... kept\n", "id 5f70 was kept\n"),
+    ],
+)
+def test_what_may_differ_does(shown: str, printed: str) -> None:
+    assert alike(shown, printed)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed"),
+    [
+        ("a b\n", "a c\n"),
+        ("a\nz\n", "a\nb\nz\n"),
+        ("a\n", "a\nb\n"),
+        ("cosine 0.3339\n", "cosine 0.4339\n"),
+        ("12 modules\n", "13 modules\n"),
+        ("", "a\n"),
+    ],
+)
+def test_what_may_not_does_not(shown: str, printed: str) -> None:
+    assert not alike(shown, printed)
