@@ -34,6 +34,14 @@ JOB_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14
 DEVICE_EVERY_S = 1.0
 DECISIONS = ("projected", "kept", "skipped")
 
+SAID = {
+    "phase_seconds": "Time of jobs in each phase; a phase within another counts alone.",
+    "modules": "Modules of finished patches and scores, by what was decided of them.",
+    "alignment_lookups": "Alignments that were needed: found on disk (hit), in the device's memory "
+    "(device), or computed (miss).",
+    "cache_bytes": "Bytes read from and written to the alignment cache on disk.",
+}
+
 DeviceBytes = Callable[[], Mapping[str, float]]
 """Bytes of the device's memory by what they are: allocated, reserved, total."""
 
@@ -44,45 +52,21 @@ class Counted:
 
     def __init__(self, registry: CollectorRegistry, device_bytes: DeviceBytes) -> None:
         self._device_bytes, self._device_at = device_bytes, 0.0
-        self._seconds = Counter(
-            PREFIX + "phase_seconds",
-            "Time that jobs have spent in each phase; phases within another count alone.",
-            ("phase",),
-            registry=registry,
-        )
-        self._bytes = Counter(
-            PREFIX + "phase_bytes", "Bytes that phases have moved.", ("phase",), registry=registry
-        )
-        self._modules = Counter(
-            PREFIX + "modules",
-            "Modules of finished patches and scores, by what was decided of them.",
-            ("decision",),
-            registry=registry,
-        )
-        self._lookups = Counter(
-            PREFIX + "alignment_lookups",
-            "Alignments that were needed: found on disk (hit), in the device's memory (device), or "
-            "computed (miss).",
-            ("result",),
-            registry=registry,
-        )
-        self._cache_bytes = Counter(
-            PREFIX + "alignment_cache_bytes",
-            "Bytes read from and written to the alignment cache on disk.",
-            ("move",),
-            registry=registry,
-        )
+
+        def counter(name: str, said: str, label: str) -> Counter:
+            return Counter(PREFIX + name, said, (label,), registry=registry)
+
+        self._seconds = counter("phase_seconds", SAID["phase_seconds"], "phase")
+        self._bytes = counter("phase_bytes", "Bytes that phases have moved.", "phase")
+        self._modules = counter("modules", SAID["modules"], "decision")
+        self._lookups = counter("alignment_lookups", SAID["alignment_lookups"], "result")
+        self._cache_bytes = counter("alignment_cache_bytes", SAID["cache_bytes"], "move")
+        self._problems = counter("job_problems", "Failed jobs, by the problem's code.", "problem")
         self._jobs = Histogram(
             PREFIX + "job_duration_seconds",
             "Turns at jobs, by how they ended for this worker.",
             ("kind", "outcome"),
             buckets=JOB_BUCKETS_S,
-            registry=registry,
-        )
-        self._problems = Counter(
-            PREFIX + "job_problems",
-            "Jobs that failed, by the problem's code.",
-            ("problem",),
             registry=registry,
         )
         self._device = Gauge(

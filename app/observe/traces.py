@@ -1,5 +1,5 @@
-"""Traces, where a process has switched them on; else every span is nothing, and OpenTelemetry is
-not even imported. A trace goes from process to process as W3C's `traceparent`."""
+"""Traces, where a process has switched them on; else every span is nothing, and nothing that sends
+is even imported. A trace goes from process to process as W3C's `traceparent`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
