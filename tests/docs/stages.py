@@ -112,7 +112,7 @@ PAGES: Mapping[str, Stage] = {
     ),
     "measuring.md": Stage(
         {
-            "--min-refusal 0.95": f"--budget 12 --take-nearest {SHORT} --min-refusal 0.95",
+            "--min-refusal 0.95": f"--budget 4 --families prune --take-nearest {SHORT} --min-refusal 0.95",
             "--min-refusal 0.9\n": f"--min-refusal 0.9 {SHORT}\n",
         }
     ),
