@@ -30,8 +30,12 @@ RUN groupadd --gid 10001 adapter-safety \
     && useradd --uid 10001 --gid 10001 --no-log-init --create-home --home-dir /data adapter-safety
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH HOME=/data PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    ADAPTER_SAFETY_DATA_DIR=/data
+    ADAPTER_SAFETY_DATA_DIR=/data \
+    ADAPTER_SAFETY_WORKER_PORT=9180 ADAPTER_SAFETY_WORKER_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
+EXPOSE 9180
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s \
+    CMD ["adapter-safety", "worker-health"]
 CMD ["celery", "-A", "workers.celery_app", "worker", "--pool", "prefork", "--concurrency", "1", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]

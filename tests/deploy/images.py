@@ -16,7 +16,7 @@ from tests.deploy.building import Container, Image, build
 from tests.deploy.dockerfile import API, WORKER
 from tests.factory import World, make_world
 from tests.faults.processes import until
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 from tests.uploads import parts
 
 
@@ -56,8 +56,10 @@ def _run_a_job(api: Image, worker: Image, world: World, redis: RedisServer, fold
     headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
     with ExitStack() as stack:
         serving = stack.enter_context(api.started(folder / "api.log", **settings))
-        working = stack.enter_context(worker.started(folder / "worker.log", **settings))
-        serving.await_health()
+        own = {"ADAPTER_SAFETY_WORKER_PORT": str(free_port())}
+        working = stack.enter_context(worker.started(folder / "worker.log", **settings, **own))
+        for each in (serving, working):
+            each.await_health()
         client = httpx.Client(base_url=serving.url, headers=headers, timeout=60)
         _patch(stack.enter_context(client), world)
         _stop(serving, working)

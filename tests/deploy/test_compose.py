@@ -11,7 +11,7 @@ from tests.deploy.dockerfile import read_stages
 COMPOSE = read_compose()
 SERVICES = COMPOSE["services"]
 ONE_SHOT = {"migrate", "bucket"}
-LASTING = sorted(SERVICES.keys() - ONE_SHOT - {"worker", "worker-gpu"})
+LASTING = sorted(SERVICES.keys() - ONE_SHOT)
 EXAMPLE = (ROOT / "docker" / "env.example").read_text()
 
 

@@ -141,6 +141,17 @@ def test_what_the_api_is_asked_is_what_it_answers() -> None:
         assert api[f"{probe}Probe"]["httpGet"] == {"path": path, "port": port["name"]}
 
 
+def test_what_a_worker_is_asked_is_at_the_port_that_its_image_opens() -> None:
+    (worker,) = DEPLOYMENTS["worker"]["spec"]["template"]["spec"]["containers"]
+    (port,) = worker["ports"]
+    stage = read_stages(WORKER)[-1]
+    opened = {stage.last("EXPOSE").text, stage.environment["ADAPTER_SAFETY_WORKER_PORT"]}
+    assert opened == {str(port["containerPort"])}
+    paths = {"startup": "/readyz", "liveness": "/healthz", "readiness": "/readyz"}
+    for probe, path in paths.items():
+        assert worker[f"{probe}Probe"]["httpGet"] == {"path": path, "port": port["name"]}
+
+
 def test_nothing_selects_or_lets_in_what_is_not_there() -> None:
     for name in ("api", "worker"):
         labels = PODS[name]["metadata"]["labels"]
@@ -150,6 +161,7 @@ def test_nothing_selects_or_lets_in_what_is_not_there() -> None:
     assert of_kind("PodDisruptionBudget")["api"]["spec"]["selector"]["matchLabels"] == api
     policies = {name: each["spec"] for name, each in of_kind("NetworkPolicy").items()}
     assert policies["api"]["podSelector"]["matchLabels"] == api
+    assert policies["worker"]["podSelector"]["matchLabels"] == PODS["worker"]["metadata"]["labels"]
     everyone = policies["all"]["podSelector"]["matchLabels"].items()
     assert all(everyone <= pod["metadata"]["labels"].items() for pod in PODS.values())
     assert "ingress" not in policies["all"]

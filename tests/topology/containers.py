@@ -104,16 +104,16 @@ class Topology:
         service = self.services[name]
         stage = read_stages(dockerfile_of(service))[-1]
         port = free_port()
-        moved = {word: str(port) for word in _ports(stage)}
+        moved = {word: str(port) for word in _ports(stage)} | {"0.0.0.0": "127.0.0.1"}
         container = Container(
             command=_here([moved.get(w, w) for w in service.get("command") or _command(stage)]),
-            environment=self._environment(service, stage),
+            environment=self._environment(service, stage, moved),
             folder=self.folder / "data",
             log=self.folder / "logs" / f"{name}-{number}.log",
             restart=service["restart"],
             grace_s=seconds(service.get("stop_grace_period", "10s")),
             health=[_moved(word, moved) for word in _health(stage)],
-            port=port if moved else 0,
+            port=port if _ports(stage) else 0,
         )
         self.started.append(container)
         return container
@@ -139,7 +139,9 @@ class Topology:
             if hasattr(container, "process"):
                 container.kill()
 
-    def _environment(self, service: Mapping[str, Any], stage: Stage) -> dict[str, str]:
+    def _environment(
+        self, service: Mapping[str, Any], stage: Stage, moved: Mapping[str, str]
+    ) -> dict[str, str]:
         """The image's, then `.env`, then the service's, as compose has it."""
         image = {k: v for k, v in stage.environment.items() if k not in ("PATH", "HOME")}
         told = {**image, **self.given, **service["environment"]}
@@ -147,7 +149,7 @@ class Topology:
             **inherited(),
             "PYTHONPATH": str(ROOT),
             "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
-            **{name: self._moved(value) for name, value in told.items()},
+            **{name: moved.get(value) or self._moved(value) for name, value in told.items()},
         }
 
     def _moved(self, value: str) -> str:

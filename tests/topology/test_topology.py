@@ -1,7 +1,7 @@
 """`make topology`: the compose file's services as processes, two of which are killed at work."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
@@ -110,8 +110,18 @@ def _up(topology: Topology, stack: ExitStack) -> Site:
     http = stack.enter_context(httpx.Client(base_url=apis[1].url, headers=headers, timeout=30))
     for api in apis:
         until(api.is_healthy, "the API is healthy")
-    until(lambda: broker.zcard("adapter-safety:workers") == 2, "both workers take jobs")
+    for worker in workers:
+        until(lambda w=worker: _is_ready(w), "the worker is ready")
+        assert worker.is_healthy()
     return Site(topology, apis, workers, key, records, broker, http)
+
+
+def _is_ready(worker: Container) -> bool:
+    """By the state that its port tells."""
+    assert worker.process.poll() is None, f"it has ended; see {worker.log}"
+    with suppress(httpx.TransportError):
+        return httpx.get(f"{worker.url}/readyz", timeout=5).status_code == 200
+    return False
 
 
 def test_an_api_and_a_worker_are_killed_and_no_job_is_lost_or_done_twice(
@@ -130,6 +140,7 @@ def test_an_api_and_a_worker_are_killed_and_no_job_is_lost_or_done_twice(
     site.apis[0].start_again()
     site.workers[0].start_again()
     until(site.apis[0].is_healthy, "the API is back")
+    until(lambda: _is_ready(site.workers[0]), "the worker is back")
     assert [site.submit((number + 1) % 2, name, number) for number in range(JOBS)] == jobs
     _assert_each_ended_once(site, jobs, undisturbed)
     _assert_nothing_is_left(site)
