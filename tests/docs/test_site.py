@@ -16,6 +16,8 @@ from tests.web.conftest import browser as browser
 
 FROM_ELSEWHERE = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?https?:""")
 
+PICTURE = re.compile(r"""<img[^>]+src=["']([^"']+)""")
+
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_request(self, code: object = "-", size: object = "-") -> None:
@@ -67,6 +69,13 @@ def test_the_pages_name_no_file_of_another_host(site: Path) -> None:
     for page in site.rglob("*.html"):
         found = FROM_ELSEWHERE.findall(page.read_text(encoding="utf-8"))
         assert [each for each in found if 'rel="canonical"' not in each] == [], page.name
+
+
+def test_every_picture_is_there(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for source in PICTURE.findall(page.read_text(encoding="utf-8")):
+            found = source.startswith("data:") or (page.parent / source).is_file()
+            assert found, f"{page.name}: {source}"
 
 
 def test_opened_and_searched_it_asks_nobody_else(
