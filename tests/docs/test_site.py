@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
-from tests.docs.site import DOCS, TOP, build, configuration, in_navigation
+from tests.docs.site import DOCS, ROOT, TOP, build, configuration, in_navigation, pages
 from tests.web.conftest import browser as browser
 
 FROM_ELSEWHERE = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?https?:""")
 
+OURS = re.compile(r"\b(?:tests|app|workers|docker)/[\w/.-]*\w\.(?:py|ya?ml|json|txt)\b")
 PICTURE = re.compile(r"""<img[^>]+src=["']([^"']+)""")
 
 
@@ -63,6 +64,15 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_there() -> None:
     there = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
     there |= {"index.md", *TOP} - {"README.md"}
     assert sorted(in_navigation(configuration()["nav"])) == sorted(there)
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_the_files_of_ours_that_the_page_names_are_there(page: Path) -> None:
+    """Its proofs above all. DECISIONS.md tells of what was, too."""
+    if page.name == "DECISIONS.md":
+        return
+    for name in set(OURS.findall(page.read_text(encoding="utf-8"))):
+        assert (ROOT / name).exists(), name
 
 
 def test_the_pages_name_no_file_of_another_host(site: Path) -> None:
