@@ -25,7 +25,7 @@ FORMULA = re.compile(r'<(?P<tag>span|div) class="arithmatex">(?P<tex>.*?)</(?P=t
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The top's pages, with links as they are right inside docs/."""
     for name, page in TOP.items():
-        text = (ROOT / name).read_text(encoding="utf-8")
+        text = (ROOT / name).read_text(encoding="utf-8").replace('src="docs/', 'src="')
         files.append(File.generated(config, page or name, content=LINK.sub(_inside, text)))
     return files
 

@@ -17,7 +17,9 @@ from tests.docs.blocks import Block
 from tests.docs.reference.cli_page import leaves
 
 ROOT = Path(__file__).parents[2]
-COMMAND = re.compile(r"(?:^|[\s/;|&(])adapter-safety (?P<rest>[^\n;|&>)`]*)")
+COMMAND = re.compile(
+    r"(?<!--namespace )(?<!-n )(?:^|(?<=[\s/;|&(]))adapter-safety (?P<rest>[^\n;|&>)`]*)"
+)
 MAKE = re.compile(r"(?:^|[;&|] *)make (?P<targets>[^\n#;&|]*)", re.MULTILINE)
 MODULE = re.compile(r"python3? -m (?P<name>(?:app|workers|tests)[\w.]*)")
 COMPOSE = re.compile(r"docker compose (?P<rest>[^\n;|&>#]*)")

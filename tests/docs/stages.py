@@ -19,6 +19,7 @@ from app.demo.world import make_world
 from tests.small_talk import ADAPTER
 
 SHORT = "--max-new-tokens 8 --max-length 48"  # because the tiny models' context is 64 tokens
+QUICK = "--budget 10 --families prune"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SETS = {
     "harmful.jsonl": "harmful_held_out",
@@ -105,14 +106,14 @@ def _receive_one(namespace: Mapping[str, Any]) -> None:
 PAGES: Mapping[str, Stage] = {
     "tutorial.md": Stage(
         {
-            "--budget 12": f"--budget 12 {SHORT}",
+            "--budget 12": f"{QUICK} {SHORT}",
             "--report evaluation": f"{SHORT} --report evaluation",
         },
         _tour,
     ),
     "measuring.md": Stage(
         {
-            "--min-refusal 0.95": f"--budget 4 --families prune --take-nearest {SHORT} --min-refusal 0.95",
+            "--min-refusal 0.95": f"{QUICK} --take-nearest {SHORT} --min-refusal 0.95",
             "--min-refusal 0.9\n": f"--min-refusal 0.9 {SHORT}\n",
         }
     ),

@@ -11,10 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Request
 
-from tests.docs.site import DOCS, TOP, build, configuration, in_navigation
+from tests.docs.site import DOCS, ROOT, TOP, build, configuration, in_navigation, pages
 from tests.web.conftest import browser as browser
 
 FROM_ELSEWHERE = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?https?:""")
+
+OURS = re.compile(r"\b(?:tests|app|workers|docker)/[\w/.-]*\w\.(?:py|ya?ml|json|txt)\b")
+PICTURE = re.compile(r"""<img[^>]+src=["']([^"']+)""")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -63,10 +66,26 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_there() -> None:
     assert sorted(in_navigation(configuration()["nav"])) == sorted(there)
 
 
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_the_files_of_ours_that_the_page_names_are_there(page: Path) -> None:
+    """Its proofs above all. DECISIONS.md tells of what was, too."""
+    if page.name == "DECISIONS.md":
+        return
+    for name in set(OURS.findall(page.read_text(encoding="utf-8"))):
+        assert (ROOT / name).exists(), name
+
+
 def test_the_pages_name_no_file_of_another_host(site: Path) -> None:
     for page in site.rglob("*.html"):
         found = FROM_ELSEWHERE.findall(page.read_text(encoding="utf-8"))
         assert [each for each in found if 'rel="canonical"' not in each] == [], page.name
+
+
+def test_every_picture_is_there(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for source in PICTURE.findall(page.read_text(encoding="utf-8")):
+            found = source.startswith("data:") or (page.parent / source).is_file()
+            assert found, f"{page.name}: {source}"
 
 
 def test_opened_and_searched_it_asks_nobody_else(
