@@ -156,7 +156,7 @@ def whole(observed: Observed) -> dict[str, tuple[str, object]] | None:
 def worker_health(observed: Observed) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", "from app.cli import main; main()", "worker-health"]
     return subprocess.run(
-        command, env=observed.site._environment(), capture_output=True, text=True, check=False
+        command, env=observed.site.environment(), capture_output=True, text=True, check=False
     )
 
 
