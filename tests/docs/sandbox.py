@@ -58,17 +58,27 @@ class Sandbox:
 
     def _run(self, block: Block) -> None:
         script = f"set -euo pipefail\n{KEEP_EXPORTS}{self._here(block.text)}"
-        done = subprocess.run(
+        process = self._bash(script, stderr=subprocess.PIPE)
+        try:
+            out, errors = process.communicate(timeout=BLOCK_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and what it has started, which dies with it
+            raise
+        said = f"{block.where} ended with {process.returncode}\n{out}\n{errors}"
+        assert process.returncode in block.exits, said
+        self.printed = out
+
+    def _bash(self, script: str, stderr: int | None = None) -> "subprocess.Popen[str]":
+        """In a session of its own, as a terminal would start it."""
+        return subprocess.Popen(
             ["bash", "-c", script],
             cwd=self.folder,
             env=dict(self.environment),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
-            timeout=BLOCK_TIMEOUT_S,
+            start_new_session=True,
         )
-        said = f"{block.where} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert done.returncode in block.exits, said
-        self.printed = done.stdout
 
     def _run_python(self, block: Block) -> None:
         code = compile(self._here(block.text), block.where, "exec")
@@ -78,15 +88,8 @@ class Sandbox:
         self.printed = said.getvalue()
 
     def _serve(self, block: Block) -> None:
-        """Started in a session of its own, as a terminal would, and stopped by one Ctrl-C."""
-        process = subprocess.Popen(
-            ["bash", "-c", f". $HOME/.exported\n{self._here(block.text)}"],
-            cwd=self.folder,
-            env=dict(self.environment),
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        """Stopped by one Ctrl-C."""
+        process = self._bash(f". $HOME/.exported\n{self._here(block.text)}")
         assert process.stdout
         ready = any(line.startswith(READY) for line in process.stdout)
         os.killpg(process.pid, signal.SIGINT)
