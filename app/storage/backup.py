@@ -1,19 +1,23 @@
 """A backup of a service with SQLite: the database first, then every file that it names.
 
-    <folder>/backup.json        format, version, the schema's revision, when
+    <folder>/backup.json        format, version, the schema's revision, the records' digest, when
     <folder>/records.sqlite3    as the database was at one moment
     <folder>/files/<sha256>     each checked by its digest
+    <folder>/backup.lock        of the one backup at a time
 
 In this order, because files are put before a record names them: each file of the copied records is
 there. A restore goes the other way round, so that half of one is never taken for a service.
 """
 
+import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,8 +34,14 @@ from app.storage.database import Database
 from app.storage.expiry import named_entries
 
 FORMAT = 1
-ABOUT, RECORDS, FILES = "backup.json", "records.sqlite3", "files"
+ABOUT, RECORDS, FILES, LOCK = "backup.json", "records.sqlite3", "files", "backup.lock"
 TEMPORARY = ".new"
+SIDECARS = ("-wal", "-shm", "-journal")  # SQLite's, which it reads with whatever has their name
+OURS = re.compile(
+    rf"{ABOUT}({TEMPORARY})?|{RECORDS}({TEMPORARY})?({'|'.join(SIDECARS)})?|{FILES}|{LOCK}"
+)
+OUR_FILE = re.compile(rf"[0-9a-f]{{64}}({TEMPORARY})?")
+TRIES = 3  # where retention takes files away meanwhile
 
 
 @dataclass(frozen=True)
@@ -45,22 +55,23 @@ class Copied:
 
 def back_up(database_url: str, artifacts: Artifacts, folder: Path) -> Copied:
     """Copy a service, which may be at work, into `folder`; an earlier backup there is brought up to
-    date. What is damaged in the service is left out and told.
+    date, and mended. What is damaged in the service is left out and told.
 
-    Raises InvalidField for another database than SQLite, FileNotFoundError, OSError, Unavailable.
+    Raises InvalidField for another database than SQLite and a folder that holds something else, or
+    is in use; FileNotFoundError, OSError, Unavailable.
     """
     source = _sqlite_path(database_url)
     if not source.is_file():
         raise FileNotFoundError(f"there is no database at {source}")
+    _check_folder(folder)
     (folder / FILES).mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)  # because the records hold secrets of webhooks
-    (folder / ABOUT).unlink(missing_ok=True)  # until all is there
-    _copy_database(source, folder / RECORDS)
-    files = _named_by(folder / RECORDS)
-    new, damaged = _copy_files(files, artifacts, folder / FILES)
-    _prune(folder / FILES, {file.sha256 for file in files})
-    revision = migrate.current(_url(folder / RECORDS))
-    _write_about(folder, revision)
+    with _alone_in(folder):
+        folder.chmod(0o700)  # because the records hold secrets of webhooks
+        (folder / ABOUT).unlink(missing_ok=True)  # until all is there
+        files, new, damaged = _copy(source, artifacts, folder)
+        _prune(folder / FILES, {file.sha256 for file in files})
+        revision = migrate.current(_url(folder / RECORDS))
+        _write_about(folder, revision)
     kept = [file for file in files if file.sha256 not in damaged]
     return Copied(revision, len(kept), sum(f.size_bytes for f in kept), new, tuple(damaged))
 
@@ -68,14 +79,15 @@ def back_up(database_url: str, artifacts: Artifacts, folder: Path) -> Copied:
 def restore(folder: Path, database_url: str, artifacts: Artifacts) -> Copied:
     """Put a backup where no service is yet, and bring it to this version's schema.
 
-    Raises InvalidField for a folder that is no backup, one of a newer version, another database
-    than SQLite and one that is there already; OSError, Unavailable.
+    Raises InvalidField for a folder that is no backup, or a damaged one, one of a newer version,
+    another database than SQLite and one of which anything is there already; OSError, Unavailable.
     """
     target = _sqlite_path(database_url)
     _check_backup(folder)
-    if target.exists():
-        reason = f"{target} is there already; a backup goes to an empty place"
-        raise InvalidField(field="database", reason=reason)
+    for path in (target, *_sidecars(target)):  # a `-wal` alone would be read into the new one
+        if path.exists():
+            reason = f"{path} is there already; a backup goes to an empty place"
+            raise InvalidField(field="database", reason=reason)
     fresh = _unpacked(folder / RECORDS, target)
     named = _named_by(fresh)
     damaged = tuple(file.sha256 for file in named if not _put_back(file, folder, artifacts))
@@ -94,20 +106,71 @@ def _sqlite_path(database_url: str) -> Path:
     return Path(url.database)
 
 
+def _check_folder(folder: Path) -> None:
+    """Nothing of somebody else's is to be overwritten or taken away, the service's own least."""
+    entries = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in entries if not OURS.fullmatch(name)]
+    if FILES in entries:
+        inside = (path.name for path in (folder / FILES).iterdir())
+        others += [f"{FILES}/{name}" for name in inside if not OUR_FILE.fullmatch(name)]
+    if RECORDS in entries and not {ABOUT, LOCK} & set(entries):
+        others.append(RECORDS)  # somebody's database, or this service's
+    if others:
+        reason = f"{folder} holds what is of no backup, {min(others)}: give it a folder of its own"
+        raise InvalidField(field="backup", reason=reason)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    with (folder / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            reason = f"another backup is being made in {folder}"
+            raise InvalidField(field="backup", reason=reason) from error
+        yield
+
+
+def _copy(
+    source: Path, artifacts: Artifacts, folder: Path
+) -> tuple[list[FileEntry], int, list[str]]:
+    """What the copied records name, how many files are new, and which cannot be had. Once more
+    where one is missing because its record has meanwhile gone."""
+    new = 0
+    for _ in range(TRIES):
+        _copy_database(source, folder / RECORDS)
+        files = _named_by(folder / RECORDS)
+        copied, damaged = _copy_files(files, artifacts, folder / FILES)
+        new += copied
+        if not damaged or {file.sha256 for file in _named_by(source)}.issuperset(damaged):
+            break
+    return files, new, damaged
+
+
 def _copy_database(source: Path, target: Path) -> None:
     """What is committed at one moment, while others go on writing."""
     fresh = target.with_name(target.name + TEMPORARY)
-    fresh.unlink(missing_ok=True)
-    with closing(sqlite3.connect(source)) as connection:
-        connection.execute("VACUUM INTO ?", (str(fresh),))
+    for path in (fresh, *_sidecars(fresh), *_sidecars(target)):
+        path.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(source)) as connection:
+            connection.execute("VACUUM INTO ?", (str(fresh),))
+    except sqlite3.Error as error:
+        raise OSError(f"{source} cannot be copied: {error}") from error
     fresh.chmod(0o600)
     fresh.replace(target)
+
+
+def _sidecars(database: Path) -> list[Path]:
+    return [database.with_name(database.name + ending) for ending in SIDECARS]
 
 
 def _unpacked(records: Path, target: Path) -> Path:
     """The records at this version's schema, beside where they will be."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(target.name + TEMPORARY)
+    for path in _sidecars(fresh):  # of a restore that was cut short
+        path.unlink(missing_ok=True)
     shutil.copyfile(records, fresh)
     fresh.chmod(0o600)
     migrate.upgrade(_url(fresh))
@@ -136,7 +199,7 @@ def _named_by(records: Path) -> list[FileEntry]:
 def _copy_files(
     files: list[FileEntry], artifacts: Artifacts, folder: Path
 ) -> tuple[int, list[str]]:
-    """How many were not there before, and which cannot be had."""
+    """How many were not there before, or not whole, and which cannot be had."""
     new, damaged = 0, []
     for file in _not_in(folder, files):
         fresh = folder / (file.sha256 + TEMPORARY)
@@ -153,8 +216,13 @@ def _copy_files(
 def _not_in(folder: Path, files: list[FileEntry]) -> Iterator[FileEntry]:
     for file in files:
         path = folder / file.sha256
-        if not path.exists() or path.stat().st_size != file.size_bytes:
+        if not path.exists() or _sha256(path) != file.sha256:
             yield file
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _prune(folder: Path, named: set[str]) -> None:
@@ -168,12 +236,14 @@ def _write_about(folder: Path, revision: str | None) -> None:
         "format": FORMAT,
         "version": version("adapter-safety"),
         "revision": revision,
+        "records_sha256": _sha256(folder / RECORDS),
         "at": datetime.now(UTC).isoformat(),
     }
+    os.sync()  # because a backup is for the day on which the machine dies
     fresh = folder / (ABOUT + TEMPORARY)
     fresh.write_text(json.dumps(about, indent=2) + "\n")
     fresh.replace(folder / ABOUT)
-    os.sync()  # because a backup is for the day on which the machine dies
+    os.sync()
 
 
 def _check_backup(folder: Path) -> None:
@@ -185,6 +255,9 @@ def _check_backup(folder: Path) -> None:
             f"its schema is {about.get('revision')}, which version {about.get('version')} has: "
         )
         raise InvalidField(field="backup", reason=reason + "restore it with that version or later")
+    digest = about.get("records_sha256")  # not there in the first backups
+    if digest is not None and _sha256(folder / RECORDS) != digest:
+        raise InvalidField(field="backup", reason=f"its {RECORDS} is damaged")
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

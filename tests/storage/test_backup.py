@@ -1,5 +1,6 @@
 """Backups of a service with SQLite: what is in them, and what is refused."""
 
+import fcntl
 import json
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from app.domain.adapter import FileEntry
 from app.domain.errors import InvalidField
 from app.storage import migrate
 from app.storage.artifacts import ObjectArtifacts, key_of
-from app.storage.backup import ABOUT, FILES, RECORDS, back_up, restore
+from app.storage.backup import ABOUT, FILES, LOCK, RECORDS, back_up, restore
 from app.storage.records import SqlRecords
 from tests.samples import a_dataset, a_file, a_job, an_adapter
 
@@ -155,11 +156,97 @@ def test_a_backup_of_an_older_version_is_brought_to_this_schema(
     again.close()
 
 
+def test_a_folder_that_holds_anything_else_is_refused_and_left_as_it_is(
+    place: Place, tmp_path: Path
+) -> None:
+    place.keep(b"one")
+    (tmp_path / "mine" / "files").mkdir(parents=True)
+    (tmp_path / "mine" / "files" / "thesis.tex").write_text("years")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / RECORDS).write_text("somebody's")
+    (tmp_path / "kept" / "files").mkdir(parents=True)  # artifacts that are kept under that name
+    (tmp_path / "kept" / "files" / "sha256").mkdir()
+    for folder in (tmp_path / "mine", tmp_path / "bare", tmp_path / "kept", place.folder):
+        before = {path: path.stat() for path in folder.rglob("*")}
+        with pytest.raises(InvalidField, match="give it a folder of its own"):
+            back_up(place.url, place.artifacts, folder)
+        assert {path: path.stat().st_ino for path in folder.rglob("*")} == {
+            path: stat.st_ino for path, stat in before.items()
+        }
+
+
+def test_a_backup_that_was_cut_short_or_has_rotted_is_made_whole(
+    place: Place, other: Place, tmp_path: Path
+) -> None:
+    rotten, backup = place.keep(b"rotten"), tmp_path / "backup"
+    back_up(place.url, place.artifacts, backup)
+    (backup / FILES / rotten.sha256).write_bytes(b"nettor")
+    (backup / ABOUT).unlink()
+    (backup / f"{RECORDS}.new").write_bytes(b"half")
+    assert back_up(place.url, place.artifacts, backup).new == 1
+    assert restore(backup, other.url, other.artifacts).damaged == ()
+
+
+def test_two_backups_into_one_folder_do_not_meet(place: Place, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    back_up(place.url, place.artifacts, backup)
+    with (backup / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InvalidField, match="another backup is being made"):
+            back_up(place.url, place.artifacts, backup)
+    assert (backup / ABOUT).is_file()
+
+
+class Collecting(ObjectArtifacts):
+    """Retention takes a record and its file away while files are copied."""
+
+    def __init__(self, place: Place, gone: FileEntry) -> None:
+        super().__init__(place.folder / "artifacts")
+        self.place, self.gone = place, gone
+
+    def fetch(self, file: FileEntry, into: Path) -> None:
+        with closing(sqlite3.connect(self.place.folder / RECORDS)) as connection, connection:
+            connection.execute("DELETE FROM datasets WHERE id = ?", (self.gone.sha256,))
+        (self.place.folder / "artifacts" / key_of(self.gone)).unlink(missing_ok=True)
+        super().fetch(file, into)
+
+
+def test_what_retention_takes_away_meanwhile_is_no_damage(
+    place: Place, other: Place, tmp_path: Path
+) -> None:
+    gone, kept = place.keep(b"gone"), place.keep(b"kept")
+    saved = back_up(place.url, Collecting(place, gone), tmp_path / "backup")
+    assert (saved.files, saved.damaged) == (1, ())
+    restore(tmp_path / "backup", other.url, other.artifacts)
+    assert other.datasets() == {kept.sha256}
+
+
+def test_a_log_of_the_lost_database_is_not_read_into_the_restored_one(
+    place: Place, other: Place, tmp_path: Path
+) -> None:
+    back_up(place.url, place.artifacts, tmp_path / "backup")
+    other.folder.mkdir()
+    (other.folder / f"{RECORDS}-wal").write_bytes(b"what a killed service left")
+    with pytest.raises(InvalidField, match="sqlite3-wal is there already"):
+        restore(tmp_path / "backup", other.url, other.artifacts)
+    (other.folder / f"{RECORDS}-wal").rename(other.folder / f"{RECORDS}.new-wal")
+    restore(tmp_path / "backup", other.url, other.artifacts)
+    assert not (other.folder / f"{RECORDS}.new-wal").exists()
+
+
+def test_a_database_that_cannot_be_read_is_told_in_a_sentence(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "torn.sqlite3").write_bytes(b"no database" * 100)
+    with pytest.raises(OSError, match="cannot be copied"):
+        back_up(f"sqlite:///{tmp_path}/torn.sqlite3", place.artifacts, tmp_path / "backup")
+
+
 def refusals(backup: Path) -> Iterator[tuple[str, str]]:
     """Each spoils the backup, and what is then said of it."""
     about = json.loads((backup / ABOUT).read_text())
     (backup / ABOUT).write_text(json.dumps({**about, "revision": "9999"}))
     yield "a newer version", "its schema is 9999, which version"
+    (backup / ABOUT).write_text(json.dumps({**about, "records_sha256": "0" * 64}))
+    yield "other records", "its records.sqlite3 is damaged"
     (backup / ABOUT).write_text(json.dumps({**about, "format": 2}))
     yield "another format", "its format is not 1"
     (backup / ABOUT).write_text("[]")
