@@ -24,7 +24,7 @@ from celery.signals import (
 )
 
 from app.config import Settings
-from app.configured import configure_logs, configure_traces
+from app.configured import check_traces, configure_logs, configure_traces
 from app.domain.errors import AdapterSafetyError
 from app.jobs.run import end_overdue
 from app.observe import context, traces
@@ -33,6 +33,7 @@ from app.supervisor.launch import die_with_parent
 from workers import celery_logs
 from workers.canary import own_name, own_queue
 from workers.desk import make_desk
+from workers.health import forget_health
 from workers.heartbeat import Heartbeat, make_heartbeat
 from workers.stopping import stop_sign
 
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 GRACE_S = 60  # between the soft time limit, which a task can catch, and the hard one
 
 settings = Settings()
+check_traces(settings)  # here, because Celery only logs what fails in a child's start
 if settings.worker_port:
     from workers.exporter import prepare  # before anything else imports prometheus_client
 
@@ -96,8 +98,9 @@ def _configure_logs(**_: Any) -> None:
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator] # because celery has no types
 def _set_up(instance: Any, **_: Any) -> None:
-    """In the parent, before the fork: listen to the worker's own queue too, and print nothing that
-    is no line of the log."""
+    """In the parent, before the fork: say nothing yet, listen to the worker's own queue too, and
+    print nothing that is no line of the log."""
+    forget_health(settings.health_dir)
     app.amqp.queues.select_add(own_queue(own_name()))
     instance.quiet = True
     celery_logs.take_stdout(app)

@@ -109,8 +109,9 @@ def write_health(folder: Path, health: Health) -> None:
 
 
 def forget_health(folder: Path) -> None:
-    """This worker ends."""
-    _path(folder, os.getpid()).unlink(missing_ok=True)
+    """This worker ends, or begins: in a container the one before had its process id."""
+    with suppress(OSError):
+        _path(folder, os.getpid()).unlink(missing_ok=True)
 
 
 def forget_the_dead(folder: Path) -> None:
@@ -128,7 +129,8 @@ def read_healths(folder: Path) -> Iterator[Health]:
     for path in sorted(folder.glob(f"{socket.gethostname()}-*.json")):
         with suppress(OSError, ValueError, TypeError):
             health = Health(**json.loads(path.read_text()))
-            if is_alive(health.pid):
+            was_before = health.seen_at > time.monotonic()  # the machine has started again since
+            if is_alive(health.pid) and not was_before:
                 yield health
 
 

@@ -53,8 +53,14 @@ class OtelTracing:
             links=_links(link),
             attributes={PREFIX + key: value for key, value in attributes.items()},
             record_exception=False,  # because its text may hold what a stranger sent
+            set_status_on_exception=False,  # as above
         ) as found:
-            yield _Told(found)
+            told = _Told(found)
+            try:
+                yield told
+            except Exception as error:
+                told.fail(type(error).__name__)
+                raise
 
     def traceparent(self) -> str | None:
         carrier: dict[str, str] = {}

@@ -23,6 +23,11 @@ sys.modules["opentelemetry.sdk"] = None
 from app.main import create_app
 create_app()
 """
+WORKER = """
+import sys
+sys.modules["opentelemetry.sdk"] = None
+import workers.celery_app
+"""
 OFF = """
 import sys
 from app.main import create_app
@@ -41,10 +46,28 @@ def test_nothing_that_sends_is_imported_where_it_is_off() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_missing_extra_is_said_at_the_start() -> None:
-    done = run(WITHOUT, ADAPTER_SAFETY_TRACES="true")
+@pytest.mark.parametrize("code", [WITHOUT, WORKER])
+def test_a_missing_extra_is_said_at_the_start(code: str) -> None:
+    done = run(code, ADAPTER_SAFETY_TRACES="true")
     assert done.returncode == 1
     assert "install adapter-safety with the extra `otel`" in done.stderr
+
+
+def test_an_error_in_a_span_is_told_by_its_kind_and_not_by_its_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        from app.observe.otel import OtelTracing
+
+        traces.switch_on(OtelTracing("tests"))
+        parent = f"00-{TRACES[0]}-00000000000000aa-01"
+        with pytest.raises(OSError), traces.span("fetch", parent=parent):  # noqa: PT011 - its text is what must not be told
+            raise OSError("GET https://host/x?token=abc")
+        traces.switch_off()
+        _, span = receiver.of_trace(TRACES[0])["fetch"]
+    assert span.status.message == "OSError"
+    assert b"token" not in span.SerializeToString()
 
 
 def test_a_span_where_traces_are_off_is_nothing() -> None:

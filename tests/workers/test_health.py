@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,13 @@ def test_a_health_check_reads_what_the_workers_of_this_machine_wrote(tmp_path: P
     assert {health.pid for health in read_healths(tmp_path)} == {own.pid, parent.pid}
     forget_health(tmp_path)
     assert list(read_healths(tmp_path)) == [parent]
+
+
+def test_what_a_worker_wrote_before_the_machine_started_again_is_nothings(tmp_path: Path) -> None:
+    """In a container the next one has its process id, and the clock has begun anew."""
+    later = time.monotonic() + 3600
+    write_health(tmp_path, Health("ready", os.getpid(), later, later, SILENT_S))
+    assert list(read_healths(tmp_path)) == []
 
 
 def test_files_of_the_dead_and_of_machines_that_are_long_gone_go(tmp_path: Path) -> None:
