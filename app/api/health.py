@@ -12,8 +12,9 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """The process answers."""
+    # not in a thread: a storage that is away may hold all of them, and no restart mends that
     return {"status": "ok"}
 
 

@@ -1,9 +1,14 @@
 """/metrics: who may see it, and what it counts."""
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
@@ -125,3 +130,23 @@ def test_a_part_that_is_away_is_told_and_costs_the_others_nothing(client: Make) 
     assert found[key("part_up", part="database")] == 1
     assert key("queue_messages") not in found
     assert key("oldest_queued_job_age_seconds") in found
+
+
+def test_the_process_answers_though_a_storage_that_is_away_holds_all_threads(
+    client: Make,
+) -> None:
+    app, release = cast(FastAPI, client().app), threading.Event()
+    app.state.services.artifacts.check = lambda: release.wait(30)
+
+    async def asked() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            held = [asyncio.create_task(http.get("/readyz", timeout=60)) for _ in range(50)]
+            await asyncio.sleep(0.5)
+            try:
+                return await asyncio.wait_for(http.get("/healthz"), 5)
+            finally:
+                release.set()
+                await asyncio.gather(*held)
+
+    assert asyncio.run(asked()).json() == {"status": "ok"}
