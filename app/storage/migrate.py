@@ -43,6 +43,9 @@ def downgrade(url: str, revision: str) -> None:
 
 def current(url: str) -> str | None:
     """The schema's revision, None before the first upgrade. Raises Unavailable."""
+    path = _sqlite_path(url)
+    if path is not None and not path.exists():  # merely to look would make the file
+        return None
     with _engine(url) as engine, engine.connect() as connection:
         return revision(connection)
 
@@ -80,14 +83,21 @@ def _locked(url: str) -> Iterator[Connection]:
 def _sqlite_file_lock(url: str) -> Iterator[None]:
     """A lock on a file beside the database, because two processes that switch a new database to
     WAL at once do not wait for each other: one gets "database is locked"."""
-    path = make_url(url).database if make_url(url).get_backend_name() == "sqlite" else None
+    path = _sqlite_path(url)
     if path is None:
         yield
         return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with Path(f"{path}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _sqlite_path(url: str) -> Path | None:
+    """None for another database, and for one in memory."""
+    parts = make_url(url)
+    is_file = parts.get_backend_name() == "sqlite" and parts.database not in (None, "", ":memory:")
+    return Path(str(parts.database)) if is_file else None
 
 
 def _switch_to_wal(engine: Engine) -> None:

@@ -27,6 +27,7 @@ def test_a_look_changes_nothing_and_says_what_is_there(url: str) -> None:
         3,
         f"error: the database's schema is not there, this version's is {migrate.head()}\n",
     )
+    assert not Path(url.removeprefix("sqlite:///")).exists()
     migrate.upgrade(url, "0001")
     code, said = run("--check")
     assert (code, "schema is 0001" in said) == (3, True)
