@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings
@@ -16,6 +17,8 @@ SECRET_VARIABLES = (
     "PGPASSWORD",
 )
 """Of other programs' conventions, which this service's libraries read."""
+
+HEADER_VARIABLES = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
 
 
 class ObserveSettings(BaseSettings):
@@ -64,6 +67,10 @@ class ObserveSettings(BaseSettings):
 
 def secrets_in(environment: Mapping[str, str] = os.environ) -> list[str]:
     """What the environment holds for this service's libraries, and no log line may."""
-    headers = environment.get("OTEL_EXPORTER_OTLP_HEADERS", "")
+    headers = ",".join(environment.get(name, "") for name in HEADER_VARIABLES)
     values = [pair.partition("=")[2].strip() for pair in headers.split(",")]
-    return [*values, *(environment.get(name, "") for name in SECRET_VARIABLES)]
+    return [
+        *values,
+        *map(unquote, values),
+        *(environment.get(name, "") for name in SECRET_VARIABLES),
+    ]

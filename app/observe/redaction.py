@@ -39,14 +39,16 @@ def on_one_line(text: str) -> str:
 
 
 def password_of(url: str | None) -> list[str]:
-    """The password in a URL, as it is written there and as it is meant."""
+    """The password in a URL, as it is written there and as it is meant. One that is the user's name
+    is no secret, and hiding it would spoil every line with that name."""
     if not url:
         return []
     try:
-        password = urlsplit(url).password
+        parts = urlsplit(url)
     except ValueError:  # no URL that anything could be read from
         return []
-    return [password, unquote(password)] if password else []
+    password = parts.password
+    return [password, unquote(password)] if password and password != parts.username else []
 
 
 def _written(secret: str) -> set[str]:

@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+from app.config_observe import secrets_in
 from app.observe.context import bind, bound, current, request_id, unbind_all
 from app.observe.redaction import HIDDEN, password_of, redactor
 
@@ -151,6 +152,7 @@ def test_passwords_in_addresses_and_headers_are_hidden_and_nothing_else(
 
 def test_the_password_of_an_address_is_known_as_it_is_written_and_as_it_is_meant() -> None:
     assert password_of("redis://u:p%40ss@h") == ["p%40ss", "p@ss"]
+    assert password_of("postgresql://adapter_safety:adapter_safety@h/d") == []  # no secret
     assert password_of("unix:///x.sock") == password_of(None) == password_of("http://[") == []
 
 
@@ -161,3 +163,11 @@ def test_what_is_bound_ends_with_its_block() -> None:
         assert (current(), request_id()) == ({"a": 1, "request_id": "r"}, "r")
     assert (current(), request_id()) == ({"a": 1}, None)
     unbind_all()
+
+
+def test_what_a_collector_is_sent_along_is_known_as_it_is_written_and_as_it_is_meant() -> None:
+    given = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-key=one%20secret,x-other=two",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "x-key=three",
+    }
+    assert {"one%20secret", "one secret", "two", "three"} <= set(secrets_in(given))
