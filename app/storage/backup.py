@@ -55,7 +55,8 @@ class Copied:
 
 def back_up(database_url: str, artifacts: Artifacts, folder: Path) -> Copied:
     """Copy a service, which may be at work, into `folder`; an earlier backup there is brought up to
-    date, and mended. What is damaged in the service is left out and told.
+    date, and mended; it stays what it was until all of the new one is there. What is damaged in the
+    service is left out and told.
 
     Raises InvalidField for another database than SQLite and a folder that holds something else, or
     is in use; FileNotFoundError, OSError, Unavailable.
@@ -67,11 +68,11 @@ def back_up(database_url: str, artifacts: Artifacts, folder: Path) -> Copied:
     (folder / FILES).mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
         folder.chmod(0o700)  # because the records hold secrets of webhooks
-        (folder / ABOUT).unlink(missing_ok=True)  # until all is there
-        files, new, damaged = _copy(source, artifacts, folder)
+        fresh = folder / (RECORDS + TEMPORARY)
+        files, new, damaged = _copy(source, artifacts, fresh, folder / FILES)
+        revision = migrate.current(_url(fresh))
+        _put_in_place(fresh, folder, revision)
         _prune(folder / FILES, {file.sha256 for file in files})
-        revision = migrate.current(_url(folder / RECORDS))
-        _write_about(folder, revision)
     kept = [file for file in files if file.sha256 not in damaged]
     return Copied(revision, len(kept), sum(f.size_bytes for f in kept), new, tuple(damaged))
 
@@ -132,15 +133,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _copy(
-    source: Path, artifacts: Artifacts, folder: Path
+    source: Path, artifacts: Artifacts, records: Path, folder: Path
 ) -> tuple[list[FileEntry], int, list[str]]:
     """What the copied records name, how many files are new, and which cannot be had. Once more
     where one is missing because its record has meanwhile gone."""
     new = 0
     for _ in range(TRIES):
-        _copy_database(source, folder / RECORDS)
-        files = _named_by(folder / RECORDS)
-        copied, damaged = _copy_files(files, artifacts, folder / FILES)
+        _copy_database(source, records)
+        files = _named_by(records)
+        copied, damaged = _copy_files(files, artifacts, folder)
         new += copied
         if not damaged or {file.sha256 for file in _named_by(source)}.issuperset(damaged):
             break
@@ -149,16 +150,14 @@ def _copy(
 
 def _copy_database(source: Path, target: Path) -> None:
     """What is committed at one moment, while others go on writing."""
-    fresh = target.with_name(target.name + TEMPORARY)
-    for path in (fresh, *_sidecars(fresh), *_sidecars(target)):
+    for path in (target, *_sidecars(target)):
         path.unlink(missing_ok=True)
     try:
         with closing(sqlite3.connect(source)) as connection:
-            connection.execute("VACUUM INTO ?", (str(fresh),))
+            connection.execute("VACUUM INTO ?", (str(target),))
     except sqlite3.Error as error:
         raise OSError(f"{source} cannot be copied: {error}") from error
-    fresh.chmod(0o600)
-    fresh.replace(target)
+    target.chmod(0o600)
 
 
 def _sidecars(database: Path) -> list[Path]:
@@ -231,17 +230,21 @@ def _prune(folder: Path, named: set[str]) -> None:
             path.unlink()
 
 
-def _write_about(folder: Path, revision: str | None) -> None:
+def _put_in_place(records: Path, folder: Path, revision: str | None) -> None:
     about = {
         "format": FORMAT,
         "version": version("adapter-safety"),
         "revision": revision,
-        "records_sha256": _sha256(folder / RECORDS),
+        "records_sha256": _sha256(records),
         "at": datetime.now(UTC).isoformat(),
     }
     os.sync()  # because a backup is for the day on which the machine dies
     fresh = folder / (ABOUT + TEMPORARY)
     fresh.write_text(json.dumps(about, indent=2) + "\n")
+    for path in _sidecars(folder / RECORDS):
+        path.unlink(missing_ok=True)
+    (folder / ABOUT).unlink(missing_ok=True)  # for the moment in which the two do not fit
+    records.replace(folder / RECORDS)
     fresh.replace(folder / ABOUT)
     os.sync()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.domain.adapter import FileEntry
-from app.domain.errors import InvalidField
+from app.domain.errors import InvalidField, Unavailable
 from app.storage import migrate
 from app.storage.artifacts import ObjectArtifacts, key_of
 from app.storage.backup import ABOUT, FILES, LOCK, RECORDS, back_up, restore
@@ -195,6 +195,23 @@ def test_two_backups_into_one_folder_do_not_meet(place: Place, tmp_path: Path) -
         with pytest.raises(InvalidField, match="another backup is being made"):
             back_up(place.url, place.artifacts, backup)
     assert (backup / ABOUT).is_file()
+
+
+class Away(ObjectArtifacts):
+    def fetch(self, file: FileEntry, into: Path) -> None:
+        raise Unavailable(part="storage")
+
+
+def test_a_backup_that_is_cut_short_leaves_the_one_before_as_it_was(
+    place: Place, other: Place, tmp_path: Path
+) -> None:
+    first, backup = place.keep(b"first"), tmp_path / "backup"
+    back_up(place.url, place.artifacts, backup)
+    place.keep(b"second")
+    with pytest.raises(Unavailable):
+        back_up(place.url, Away(place.folder / "artifacts"), backup)
+    assert restore(backup, other.url, other.artifacts).damaged == ()
+    assert other.datasets() == {first.sha256}
 
 
 class Collecting(ObjectArtifacts):
