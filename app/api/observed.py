@@ -10,6 +10,7 @@ from app.api.figures import UPLOADS, ApiFigures
 
 logger = logging.getLogger(__name__)
 
+LONGEST_PATH = 512  # because a stranger may send 64 KiB, and fill the log with them
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, for ever
 
 
@@ -42,7 +43,9 @@ class Observed:
             self._figures.refused(problem)
         told = {
             "method": scope["method"],
-            "path": scope["path"],  # without its query, which may hold what is nobody's business
+            "path": scope["path"][
+                :LONGEST_PATH
+            ],  # without its query, which may hold what is nobody's business
             "route": route,
             "status": status,
             "duration_s": round(seconds, 4),

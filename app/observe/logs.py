@@ -69,7 +69,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     def __init__(
         self, form: LogFormat, process: str, redacted: Callable[[str], str], lift: Lift | None
     ) -> None:
-        self._redacted = redacted
+        self._redacted, self._form = redacted, form
         super().__init__(
             foreign_pre_chain=_before(process, lift),
             processors=[
@@ -79,7 +79,10 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         )
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._redacted(super().format(record))
+        line = self._redacted(super().format(record))
+        if self._form == "json":
+            return line
+        return "\n".join(map(on_one_line, line.split("\n")))  # a trace may hold a stranger's text
 
 
 def _before(process: str, lift: Lift | None) -> list[Processor]:

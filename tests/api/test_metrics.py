@@ -132,6 +132,15 @@ def test_a_part_that_is_away_is_told_and_costs_the_others_nothing(client: Make) 
     assert key("oldest_queued_job_age_seconds") in found
 
 
+def test_a_path_of_any_length_takes_a_short_line_of_the_log(
+    client: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "app.api.observed"):
+        client().get("/" + "x" * 10_000)
+    (line,) = [record for record in caplog.records if record.name == "app.api.observed"]
+    assert len(line.__dict__["path"]) == 512
+
+
 def test_the_process_answers_though_a_storage_that_is_away_holds_all_threads(
     client: Make,
 ) -> None:

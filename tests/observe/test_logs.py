@@ -133,6 +133,19 @@ def test_the_processs_own_secrets_are_hidden_however_they_are_written() -> None:
         assert "word" not in text
 
 
+def test_the_text_of_an_error_moves_no_cursor_of_who_reads_the_log() -> None:
+    code = r"""
+        try:
+            raise ValueError("\x1b[2J\rgone")
+        except ValueError:
+            logging.getLogger("app").exception("failed")
+    """
+    for form in ("json", "console"):
+        text = logged(code, form)
+        assert "gone" in text
+        assert all(character.isprintable() or character == "\n" for character in text)
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
