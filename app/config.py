@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from app.config_observe import ObserveSettings, secrets_in
 from app.config_outside import Names, OutsideSettings
+from app.config_urls import DatabaseUrl, Proxies, RedisUrl, StorageUrl
 from app.jobs.retain import Retention
 from app.observe.redaction import password_of
 
@@ -29,16 +30,17 @@ class Settings(OutsideSettings, ObserveSettings):
         default_factory=lambda: Path.home() / ".adapter-safety",
         description="Folder of the database, the artifacts, the broker's file and the logs.",
     )
-    database_url: str | None = Field(
+    database_url: DatabaseUrl = Field(
         default=None,
-        description="SQLAlchemy URL; SQLite in the data folder if unset.",
+        description="sqlite:////folder/file or postgresql+psycopg://user@host/name; SQLite in the "
+        "data folder if unset.",
     )
-    redis_url: str | None = Field(
+    redis_url: RedisUrl = Field(
         default=None,
         description="Broker and events: redis://host:port/db or unix:///path.sock. Where it is not "
         "set, `up` starts a broker of its own, and anything else takes redis://127.0.0.1:6379/0.",
     )
-    storage_url: str | None = Field(
+    storage_url: StorageUrl = Field(
         default=None,
         description="Where artifacts are kept: s3://bucket/prefix or file:///folder; the data "
         "folder if unset.",
@@ -128,7 +130,7 @@ class Settings(OutsideSettings, ObserveSettings):
         description="Sites whose pages may use the API, as https://host, with commas; none if "
         "unset.",
     )
-    trusted_proxies: Names = Field(
+    trusted_proxies: Proxies = Field(
         default=(),
         description="Addresses or networks of proxies whose X-Forwarded-For and -Proto count, with "
         "commas.",

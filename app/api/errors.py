@@ -4,6 +4,7 @@
 members. Nothing of the server (paths, traces, versions) is in a problem.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from app.domain.errors import (
 )
 from app.domain.job import Fault
 from app.domain.verdict_errors import HookSecretMissing
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 PROBLEM_IN_SCOPE = "adapter_safety.problem"
@@ -132,11 +135,19 @@ def problem_of_fault(fault: Fault) -> ProblemResponse:
     return response
 
 
+def tell_why(error: Unavailable) -> None:
+    """To the operator's log: the client learns only which part it is."""
+    cause = error.__cause__
+    logger.warning("%s: %s", error, getattr(cause, "orig", None) or cause or "no reason given")
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of this application as a problem."""
 
     @app.exception_handler(AdapterSafetyError)
     def _known(_: Request, error: AdapterSafetyError) -> Response:
+        if isinstance(error, Unavailable):
+            tell_why(error)
         return problem_of(error)
 
     @app.exception_handler(RequestValidationError)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
+from app.api.errors import tell_why
 from app.api.services import Services, ServicesDep
 from app.domain.errors import Unavailable
 
@@ -50,6 +51,7 @@ def _workers(services: Services) -> int | None:
 def _answers(check: Callable[[], None]) -> bool:
     try:
         check()
-    except Unavailable:
+    except Unavailable as error:
+        tell_why(error)
         return False
     return True

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.access import check_local
 from app.api.services import Services, ServicesDep
-from app.domain.access_errors import Unauthenticated
+from app.domain.access_errors import ScraperUnknown
 
 router = APIRouter(tags=["health"])
 
@@ -18,15 +18,15 @@ TEXT = {"text/plain": {"schema": {"type": "string"}}}
 def check_scraper(request: Request, services: Services) -> None:
     """The figures are of all tenants, so that no tenant's API key opens them.
 
-    Raises Unauthenticated, and CrossSite on a service that asks for no keys.
+    Raises ScraperUnknown, and CrossSite on a service that asks for no keys.
     """
     given = request.headers.get("authorization", "")
     if services.metrics_token is not None:
         wanted = f"Bearer {services.metrics_token}"
         if not hmac.compare_digest(given.encode("latin-1"), wanted.encode()):
-            raise Unauthenticated
+            raise ScraperUnknown
     elif services.open_door is None:
-        raise Unauthenticated
+        raise ScraperUnknown
     else:
         check_local(request, services.open_door)
 

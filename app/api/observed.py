@@ -43,9 +43,7 @@ class Observed:
             self._figures.refused(problem)
         told = {
             "method": scope["method"],
-            "path": scope["path"][
-                :LONGEST_PATH
-            ],  # without its query, which may hold what is nobody's business
+            "path": scope["path"][:LONGEST_PATH],  # the query may hold what is nobody's business
             "route": route,
             "status": status,
             "duration_s": round(seconds, 4),

@@ -22,8 +22,8 @@ def backup(folder: Folder) -> None:
     from app.storage.artifacts import ObjectArtifacts  # here, because --help needs no database
     from app.storage.backup import back_up
 
-    settings = Settings()
     with explained():
+        settings = Settings()
         artifacts = ObjectArtifacts(settings.resolved_storage_url)
         copied = back_up(settings.resolved_database_url, artifacts, folder)
     _tell(copied, f"saved in {folder}")
@@ -37,8 +37,8 @@ def restore(folder: Folder) -> None:
     from app.storage.artifacts import ObjectArtifacts  # here, as above
     from app.storage.backup import restore as put_back
 
-    settings = Settings()
     with explained():
+        settings = Settings()
         artifacts = ObjectArtifacts(settings.resolved_storage_url)
         copied = put_back(folder, settings.resolved_database_url, artifacts)
     _tell(copied, f"restored to {settings.data_dir}")

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 import typer
 from pydantic import ValidationError
 
-from app.domain.errors import AdapterSafetyError, NotFound, Refused
+from app.domain.errors import AdapterSafetyError, NotFound, Refused, Unavailable
 from app.domain.measure_errors import (
     NoRefusalToRestore,
     PromptsTooLong,
     SetsOverlap,
     SetTooSmall,
 )
+from app.observe.redaction import redactor
 
 DONE = 0
 REFUSED = NOT_HELD = 1
@@ -49,10 +50,18 @@ def explained() -> Iterator[None]:
         raise fail(_settings_fault(error), BAD_INPUT) from error
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise fail(str(error), BAD_INPUT) from error
+    except Unavailable as error:
+        raise fail(f"{error}{_reason(error)}", FAILED) from error
     except (AdapterSafetyError, OSError) as error:
         raise fail(str(error), FAILED) from error
     except KeyboardInterrupt as error:
         raise fail("interrupted", INTERRUPTED) from error
+
+
+def _reason(error: Unavailable) -> str:
+    """In the words of what did not answer: the first line, because drivers add pages."""
+    said = str(getattr(error.__cause__, "orig", None) or error.__cause__ or "").strip()
+    return f" ({redactor(())(said.splitlines()[0])})" if said else ""
 
 
 def _settings_fault(error: ValidationError) -> str:

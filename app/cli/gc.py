@@ -19,8 +19,8 @@ def gc(
     """
     from app.main import wire  # here: it takes half a second that no other command needs
 
-    settings = Settings()
     with explained():
+        settings = Settings()
         found = wire(settings).collect(settings.retention, dry_run=dry_run)
     said = "would go" if dry_run else "gone"
     parts = ", ".join(f"{name} {count}" for name, count in asdict(found).items())

@@ -23,8 +23,8 @@ def migrate(
     """Create or upgrade the database tables (`up` does so by itself)."""
     from app.storage.migrate import upgrade  # here: it takes 0.2 s that no other command needs
 
-    settings = Settings()
     with explained():
+        settings = Settings()
         if check:
             _await_schema(settings.resolved_database_url, wait)
         else:

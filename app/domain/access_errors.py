@@ -16,6 +16,15 @@ class Unauthenticated(Denied):
     )
 
 
+class ScraperUnknown(Unauthenticated):
+    code = "scraper-unknown"
+    title = "The figures need a token of their own"
+    message = (
+        "send the value of ADAPTER_SAFETY_METRICS_TOKEN as Authorization: Bearer; where the "
+        "operator has not set it, nobody reads the figures, and no API key opens them"
+    )
+
+
 class Forbidden(Denied):
     code = "forbidden"
     title = "The API key does not allow this"

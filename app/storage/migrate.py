@@ -18,7 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, func, make_url, select
 
-from app.domain.errors import Unavailable
+from app.domain.errors import InvalidField, Unavailable
 from app.storage import verdict_tables  # noqa: F401 - because the metadata is whole with it alone
 from app.storage.database import UNAVAILABLE, make_engine
 
@@ -30,8 +30,10 @@ _alembic_lock = threading.Lock()  # because alembic keeps its running migration 
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the schema up to date; makes a SQLite file and its folder. Raises Unavailable."""
+    """Bring the schema up to date; makes a SQLite file and its folder. Raises Unavailable, and
+    InvalidField for a schema of a later version of this service."""
     with _locked(url) as connection:
+        _check_known(revision_of(connection))
         command.upgrade(_config(connection), revision)
 
 
@@ -47,10 +49,10 @@ def current(url: str) -> str | None:
     if path is not None and not path.exists():  # merely to look would make the file
         return None
     with _engine(url) as engine, engine.connect() as connection:
-        return revision(connection)
+        return revision_of(connection)
 
 
-def revision(connection: Connection) -> str | None:
+def revision_of(connection: Connection) -> str | None:
     """The schema's revision as this connection sees it."""
     return MigrationContext.configure(connection).get_current_revision()
 
@@ -65,6 +67,12 @@ def knows(revision: str | None) -> bool:
     """Whether this code can bring a schema of that revision up to date."""
     script = ScriptDirectory(str(MIGRATIONS))
     return revision in {found.revision for found in script.walk_revisions()}
+
+
+def _check_known(found: str | None) -> None:
+    if found is not None and not knows(found):
+        reason = f"its schema is {found}, of a later version of this service: run that one"
+        raise InvalidField(field="database", reason=reason)
 
 
 @contextmanager

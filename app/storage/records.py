@@ -285,7 +285,7 @@ class SqlRecords:
     def check(self) -> None:
         """Raises Unavailable when the database does not answer or its schema is not current."""
         with self._database.read() as connection:
-            if migrate.revision(connection) != migrate.head():
+            if migrate.revision_of(connection) != migrate.head():
                 raise Unavailable(part="database")
 
 
