@@ -98,6 +98,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.services = services = wire(settings)
     app.state.figures = ApiFigures(Glance(services.figures, services.queue, services.events))
+    app.state.readiness = health.Looks()
     app.state.settings = settings
     of_data = (adapters, patch, jobs, results, alignments, datasets)
     of_others = (webhooks, hooks, verdicts, api_keys, schema_pages, health, metrics, page)

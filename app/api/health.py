@@ -1,8 +1,11 @@
 """/healthz and /readyz"""
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from app.api.errors import tell_why
@@ -28,16 +31,35 @@ class ReadinessOut(BaseModel):
 
 
 @router.get("/readyz", responses={503: {"description": "A part does not answer"}})
-def readyz(services: ServicesDep, response: Response) -> ReadinessOut:
+async def readyz(request: Request, services: ServicesDep, response: Response) -> ReadinessOut:
     """Whether the database, the storage and the broker answer; 503 if one does not. Without any
     worker it is ready all the same: jobs are taken, kept, and done when one comes."""
+    looks: Looks = request.app.state.readiness
+    found = await looks.look(partial(_looked, services))
+    if not all(found.parts.values()):
+        response.status_code = 503
+    return found
+
+
+@dataclass
+class Looks:
+    """One at a time, whoever asks meanwhile: a look writes to the storage, needs no key, and lasts
+    for half a minute where the storage hangs."""
+
+    _looking: "asyncio.Task[ReadinessOut] | None" = None
+
+    async def look(self, looked: Callable[[], ReadinessOut]) -> ReadinessOut:
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(asyncio.to_thread(looked))
+        return await asyncio.shield(self._looking)
+
+
+def _looked(services: Services) -> ReadinessOut:
     parts = {
         "database": _answers(services.records.check),
         "storage": _answers(services.artifacts.check),
         "broker": _answers(services.queue.check),
     }
-    if not all(parts.values()):
-        response.status_code = 503
     return ReadinessOut(parts=parts, workers=_workers(services))
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load, load_file, save_file
 from app.client import Client, parse_events
 from app.domain.adapter import PATCHED_FILES, WEIGHTS_FILE
 from tests.factory import World, make_world
+from tests.faults.processes import until
 from tests.reports import assert_alike, wherever_from
 from tests.service import Service
 from tests.uploads import parts
@@ -561,6 +562,7 @@ def test_one_call_with_bad_fields_is_refused_and_stores_nothing(
 
 def test_health_and_description_answer(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
+    until(lambda: http.get("/readyz").json()["workers"], "the worker has imported torch")
     assert http.get("/readyz").json() == {
         "parts": {"database": True, "storage": True, "broker": True},
         "workers": 1,

@@ -141,21 +141,28 @@ def test_a_path_of_any_length_takes_a_short_line_of_the_log(
     assert len(line.__dict__["path"]) == 512
 
 
-def test_the_process_answers_though_a_storage_that_is_away_holds_all_threads(
-    client: Make,
-) -> None:
-    app, release = cast(FastAPI, client().app), threading.Event()
-    app.state.services.artifacts.check = lambda: release.wait(30)
+def test_a_storage_that_hangs_holds_one_look_and_not_the_process(client: Make) -> None:
+    app, release, looks = cast(FastAPI, client().app), threading.Event(), list[int]()
 
-    async def asked() -> httpx.Response:
+    def hang() -> None:
+        looks.append(1)
+        release.wait(30)
+
+    app.state.services.artifacts.check = hang
+
+    async def asked() -> tuple[httpx.Response, list[httpx.Response]]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             held = [asyncio.create_task(http.get("/readyz", timeout=60)) for _ in range(50)]
             await asyncio.sleep(0.5)
             try:
-                return await asyncio.wait_for(http.get("/healthz"), 5)
+                answer = await asyncio.wait_for(http.get("/healthz"), 5)
             finally:
                 release.set()
-                await asyncio.gather(*held)
+                told = await asyncio.gather(*held)
+            return answer, told
 
-    assert asyncio.run(asked()).json() == {"status": "ok"}
+    answer, told = asyncio.run(asked())
+    assert answer.json() == {"status": "ok"}
+    assert len(looks) == 1
+    assert {each.json()["parts"]["storage"] for each in told} == {True}
