@@ -26,7 +26,9 @@ EXITS: Mapping[int, str] = {
     "`frontier` that is not held, a `--fail-on` of `patch` or `score`, a base model that "
     "no pair of a policy knows, a worker that does no work",
     BAD_INPUT: "bad input or usage: correct it and try again",
-    FAILED: "the job failed, or the server did not answer",
+    FAILED: "the job failed, or the server did not answer; a backup or restore that lacks files, a "
+    "schema that is not this version's (`migrate --check`), a data folder in use, a port that is "
+    "taken",
     INTERRUPTED: "interrupted by Ctrl-C; a job that a server did is cancelled",
 }
 INPUT_FAULTS = (NoRefusalToRestore, PromptsTooLong, SetsOverlap, SetTooSmall)
