@@ -27,7 +27,7 @@ class Observed:
         began, answered = time.monotonic(), _Answered(send)
         try:
             await self._app(scope, receive, answered.send)
-        except Exception:
+        except Exception:  # whatever it is: it is counted, and goes on
             answered.status = answered.status or 500  # answered by `Outer`, which has it as a bug
             raise
         finally:

@@ -58,7 +58,7 @@ class OtelTracing:
             told = _Told(found)
             try:
                 yield told
-            except Exception as error:
+            except Exception as error:  # whatever ended it: its kind is told, and it goes on
                 told.fail(type(error).__name__)
                 raise
 

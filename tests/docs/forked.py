@@ -60,14 +60,14 @@ def serve(address: str) -> None:
 
 
 def _import_everything() -> None:
-    import peft  # noqa: F401
+    import peft  # noqa: F401 - loaded before the fork, and used after it
     import torch
-    import transformers.trainer  # noqa: F401
+    import transformers.trainer  # noqa: F401 - likewise
 
     import app.cli.measure_here
     import app.cli.patch_here
     import app.cli.salora_here
-    import app.demo.world  # noqa: F401
+    import app.demo.world  # noqa: F401 - likewise
 
     torch.set_num_threads(1)
 

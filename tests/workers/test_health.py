@@ -92,7 +92,7 @@ def test_silence_while_nobody_could_be_asked_does_not_count(watcher: Watcher, cl
 
 def test_only_what_a_restart_may_mend_is_trouble(clock: Clock) -> None:
     def trouble(state: str, seen_ago: float = 0.0) -> str | None:
-        health = Health(state, 7, clock() - seen_ago, clock() - 60, SILENT_S)  # type: ignore[arg-type]
+        health = Health(state, 7, clock() - seen_ago, clock() - 60, SILENT_S)  # type: ignore[arg-type] # a word
         return health.trouble(clock())
 
     assert [trouble(state) for state in ("ready", "starting", "no broker")] == [None] * 3
