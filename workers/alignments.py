@@ -12,8 +12,9 @@ from app.alignment.approximate import HELD_BYTES, scaled
 from app.alignment.blocks import Scratch
 from app.alignment.device import DeviceCache
 from app.alignment.difference import Difference
-from app.alignment.gram import gram_bytes
-from app.alignment.panels import PanelLayout, apply_panels, hold, kept_bytes
+from app.alignment.gram import Tiling
+from app.alignment.panel_products import apply_panels
+from app.alignment.panels import PanelLayout, hold, kept_bytes
 from app.alignment.projection import Applied, DifferenceNotFinite, apply, apply_directions
 from app.alignment.safety_module import SafetyModule, apply_safety
 from app.alignment.subspace import directions, spectrum
@@ -26,6 +27,8 @@ from workers.checkpoints import ModelPair, read_tensor
 from workers.kept import KeptPanels, directions_to_keep, form_of, kept_in, panels_to_keep
 from workers.shelf import Shelf
 from workers.sources import source_of
+
+GRAM_SHARE = 1.25  # of the panels' bytes: what the tiles of a square module's Gram matrix come to
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,7 @@ class Alignments:
     def _kept(
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
     ) -> Applied | None:
-        for form in forms(v, projection):
-            entry = shelf.find(v, form)
-            if entry is None:
-                continue
+        while entry := shelf.find(v, *forms(v, projection)):
             with closing(entry):
                 try:
                     applied = self._of_entry(v, entry, columns, projection)
@@ -122,7 +122,7 @@ class Alignments:
         kept = kept_in(entry, projection)
         applied = kept.apply(columns, self.scratch)  # which has checked every byte
         if isinstance(kept, KeptPanels):
-            self._remember(v, kept.panels.layout, kept.panels.stored.tensor, kept.norm)
+            self._remember(v, kept.layout, kept.stored.tensor, kept.norm)
         return applied
 
     def _computed(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
@@ -132,9 +132,9 @@ class Alignments:
         return self._directions(v, columns, projection)
 
     def _approximate(self, v: Difference, columns: Tensor) -> Applied:
-        panels, rounding = hold(v, self.scratch)
-        product, squared = apply_panels(panels, columns, self.scratch)
+        panels, rounding, squared = hold(v, self.scratch)
         norm = finite_norm(math.sqrt(squared), v)
+        product = apply_panels(panels, columns, self.scratch)
         if norm:
             self._remember(v, panels.layout, panels.tensor, norm)
             if self.shelf:
@@ -149,13 +149,15 @@ class Alignments:
 
 
 def forms(v: Difference, projection: Projection) -> tuple[str, ...]:
-    """What may be kept for a projector, the smallest first."""
+    """What may be kept for a projector, the fastest first."""
     form = form_of(projection)
-    return ("gram", form) if form == "panels" and gram_is_smaller(v) else (form,)
+    return ("gram tiles", form) if form == "panels" and gram_is_faster(v) else (form,)
 
 
-def gram_is_smaller(v: Difference) -> bool:
-    return gram_bytes(v.d_out) < kept_bytes(v)
+def gram_is_faster(v: Difference) -> bool:
+    """Read once instead of used twice; and a Gram matrix is in float32."""
+    few_bytes = Tiling(v.d_out).size_bytes <= GRAM_SHARE * kept_bytes(v)
+    return few_bytes and v.work_dtype == torch.float32
 
 
 def can_be_kept(v: Difference, projection: Projection) -> bool:

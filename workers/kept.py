@@ -1,7 +1,10 @@
 """What the alignment cache keeps of one `V`, as tensors: panels, a Gram matrix, or directions."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
 from typing import Any, Protocol
 
 import torch
@@ -9,8 +12,9 @@ from torch import Tensor
 
 from app.alignment.approximate import scaled
 from app.alignment.blocks import Scratch
-from app.alignment.gram import GRAM_ROWS
-from app.alignment.panels import HeldPanels, PanelLayout, apply_panels
+from app.alignment.gram import apply_gram
+from app.alignment.panel_products import apply_panels
+from app.alignment.panels import HeldPanels, PanelLayout
 from app.alignment.projection import Applied, apply_directions
 from app.alignment.subspace import Directions
 from app.domain.method import Projection
@@ -18,7 +22,8 @@ from app.storage.alignment_entry import Entry, NewTensor
 from workers.checkpoints import TORCH_DTYPES, as_bytes, map_tensor
 
 SAFETENSORS_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-FACTOR_ROWS = 256  # of U_k, checked at once
+FACTOR_ROWS = 256  # of U_k, in a chunk
+GRAM_TILES = 2  # in a chunk: 2 MiB
 
 
 class Kept(Protocol):
@@ -29,73 +34,62 @@ class Kept(Protocol):
 
 
 @dataclass(frozen=True)
-class CheckedRows:
-    """A tensor in an entry, read by chunks of its first axis; each chunk is checked first."""
+class Checked:
+    """A tensor in an entry, mapped; its bytes are checked each time before it is used."""
 
     entry: Entry
     name: str
-    tensor: Tensor  # mapped
-    rows: int  # of one chunk
+    tensor: Tensor
+    rows: int  # of its first axis, in each chunk with a digest of its own
 
-    def chunk(self, i: int) -> Tensor:
-        """Raises DamagedEntry."""
-        chunk = self.tensor[i * self.rows : (i + 1) * self.rows]
-        self.entry.check(self.name, i, as_bytes(chunk))
-        return chunk
+    def whole(self) -> Tensor:
+        """Raises DamagedEntry. The chunks are hashed side by side."""
+        count = torch.get_num_threads()
+        list(_threads(count).map(self._check, range(count), repeat(count)))
+        return self.tensor
 
-    @property
-    def count(self) -> int:
-        return -(-self.tensor.shape[0] // self.rows)
+    def _check(self, first: int, step: int) -> None:
+        chunks = range(-(-len(self.tensor) // self.rows))
+        for i in chunks[first::step]:
+            chunk = self.tensor[i * self.rows : (i + 1) * self.rows]
+            self.entry.check(self.name, i, as_bytes(chunk))
 
 
-@dataclass(frozen=True)
-class CachedPanels:
-    """`Panels` in an entry; a damaged one raises DamagedEntry while it is read."""
-
-    layout: PanelLayout
-    stored: CheckedRows
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.stored.tensor.dtype
-
-    def group(self, begin: int, end: int) -> Tensor:
-        for i in range(begin, end):
-            self.stored.chunk(i)
-        return self.stored.tensor[begin:end]
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "alignment-cache")
 
 
 @dataclass(frozen=True)
 class KeptPanels:
-    panels: CachedPanels
+    layout: PanelLayout
+    stored: Checked
     norm: float
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
-        product, _ = apply_panels(self.panels, columns, scratch, with_norm=False)
+        panels = HeldPanels(self.layout, self.stored.whole())
+        product = apply_panels(panels, columns, scratch)
         return Applied(scaled(product, self.norm), self.norm, source="cache")
 
 
 @dataclass(frozen=True)
 class KeptGram:
-    gram: CheckedRows  # V V^T, (d_out, d_out) float32
+    tiles: Checked  # of V V^T, float32
     norm: float
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
-        b = columns.to(self.gram.tensor.dtype)
-        product = torch.cat([self.gram.chunk(i) @ b for i in range(self.gram.count)])
+        product = apply_gram(self.tiles.whole(), columns)
         return Applied(scaled(product, self.norm), self.norm, source="cache")
 
 
 @dataclass(frozen=True)
 class KeptDirections:
-    basis: CheckedRows | None  # U_k, (d_out, k) float64
+    basis: Checked | None  # U_k, (d_out, k) float64
     norm: float
     projection: Projection
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
-        basis = self.basis
-        whole = None if basis is None else torch.cat([basis.chunk(i) for i in range(basis.count)])
-        found = Directions(whole, self.norm)
+        found = Directions(None if self.basis is None else self.basis.whole(), self.norm)
         applied = apply_directions(found, columns, self.projection)
         return Applied(applied.product, applied.alignment_norm, applied.note, "cache")
 
@@ -138,7 +132,7 @@ def panels_to_keep(held: HeldPanels, norm: float, rounding: float) -> ToKeep:
 
 def gram_to_keep(gram: Tensor, norm: float, rounding: float) -> ToKeep:
     measured = {"norm": norm, "rounding": rounding}
-    return ToKeep({"gram": (gram, GRAM_ROWS)}, {"form": "gram", **measured})
+    return ToKeep({"gram": (gram, GRAM_TILES)}, {"form": "gram", **measured})
 
 
 def directions_to_keep(found: Directions) -> ToKeep:
@@ -156,21 +150,21 @@ def kept_in(entry: Entry, projection: Projection) -> Kept:
 def _panels(entry: Entry, norm: float, projection: Projection) -> Kept:
     fields = ("d_out", "d_in", "width", "by_columns")
     layout = PanelLayout(**{field: entry.metadata[field] for field in fields})
-    return KeptPanels(CachedPanels(layout, _rows(entry, "panels", 1)), norm)
+    return KeptPanels(layout, _tensor(entry, "panels", 1), norm)
 
 
 def _gram(entry: Entry, norm: float, projection: Projection) -> Kept:
-    return KeptGram(_rows(entry, "gram", GRAM_ROWS), norm)
+    return KeptGram(_tensor(entry, "gram", GRAM_TILES), norm)
 
 
 def _directions(entry: Entry, norm: float, projection: Projection) -> Kept:
     has_basis = "basis" in entry.tensors
-    basis = _rows(entry, "basis", FACTOR_ROWS) if has_basis else None
+    basis = _tensor(entry, "basis", FACTOR_ROWS) if has_basis else None
     return KeptDirections(basis, norm, projection)
 
 
-def _rows(entry: Entry, name: str, rows: int) -> CheckedRows:
-    return CheckedRows(entry, name, map_tensor(entry.descriptor, entry.tensors[name]), rows)
+def _tensor(entry: Entry, name: str, rows: int) -> Checked:
+    return Checked(entry, name, map_tensor(entry.descriptor, entry.tensors[name]), rows)
 
 
 _READERS: Mapping[str, Callable[[Entry, float, Projection], Kept]] = {

@@ -13,7 +13,7 @@ from app.storage.alignment_cache import CachedPair, Inventory
 from app.storage.alignment_entry import Entry
 from workers.checkpoints import as_bytes
 from workers.kept import ToKeep
-from workers.sources import content_digest, source_name, source_of
+from workers.sources import Source, content_digest, content_name, source_name, source_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +42,31 @@ class Shelf:
     def __post_init__(self) -> None:
         self._had_entries = self.pair.has_entries()
 
-    def find(self, v: Difference, form: str) -> Entry | None:
-        """The entry of this form for these very weights."""
+    def find(self, v: Difference, *forms: str) -> Entry | None:
+        """The entry of the first of these forms that there is one of for these very weights."""
         try:
             source = source_of(v)
-            name = source_name(source, form, self.pair.cache)
-            found = self.pair.find(name) if source.settled else None
-            if found or not self._had_entries:
-                return found
+            found = self._by_place(source, forms)
             # The files may be copies of, or the same as, those that an entry was made from.
-            content = content_digest(v, form, self.pair.cache)
-            return self.pair.find_content(content, name if source.settled else None)
+            return self._by_content(v, source, forms) if not found and self._had_entries else found
         except OSError as error:
             logger.warning("the alignment cache cannot be read: %s", error)
             return None
+
+    def _by_place(self, source: Source, forms: tuple[str, ...]) -> Entry | None:
+        if not source.settled:
+            return None
+        names = (source_name(source, form, self.pair.cache) for form in forms)
+        return next(filter(None, map(self.pair.find, names)), None)
+
+    def _by_content(self, v: Difference, source: Source, forms: tuple[str, ...]) -> Entry | None:
+        cache = self.pair.cache
+        content = content_digest(v, cache)
+        for form in forms:
+            link = source_name(source, form, cache) if source.settled else None
+            if entry := self.pair.find_content(content_name(content, form, cache), link):
+                return entry
+        return None
 
     def note_hit(self, entry: Entry) -> None:
         self.hits += 1
@@ -79,7 +90,7 @@ class Shelf:
         """Put what was computed into the cache; whether it is there now. The bytes are written and
         their source is hashed side by side: both wait for memory more than for a core."""
         try:
-            content = self._beside.submit(content_digest, v, form, self.pair.cache)
+            content = self._beside.submit(content_digest, v, self.pair.cache)
             new = self.pair.create(given.described())
             if new is None:
                 return False
@@ -88,7 +99,8 @@ class Shelf:
                     new.write(name, as_bytes(tensor))
                 source = source_of(v)
                 link = source_name(source, form, self.pair.cache) if source.settled else None
-                self.pair.publish(new, content.result(), link, given.metadata)
+                name = content_name(content.result(), form, self.pair.cache)
+                self.pair.publish(new, name, link, given.metadata)
                 watching().kept("written", new.size_bytes)
         except OSError as error:
             logger.warning("the alignment cache cannot be written: %s", error)

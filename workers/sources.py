@@ -29,10 +29,15 @@ def source_of(v: Difference) -> Source:
     return Source(tuple(files), v.chat.shape, v.transposed, _dtypes(v), settled)
 
 
-def content_digest(v: Difference, form: str, cache: AlignmentCache) -> str:
-    """Over the very bytes of the two weights, and what is made of them: an entry's name."""
-    said = f"{form} {v.chat.shape} {v.transposed} {_dtypes(v)}"
+def content_digest(v: Difference, cache: AlignmentCache) -> str:
+    """Over the very bytes of the two weights."""
+    said = f"{v.chat.shape} {v.transposed} {_dtypes(v)}"
     return cache.digest([said.encode(), *(_digest(w, v, cache) for w in _weights(v))])
+
+
+def content_name(content: str, form: str, cache: AlignmentCache) -> str:
+    """An entry's name: what it was made from, and what was made of that."""
+    return cache.digest([form.encode(), content.encode()])
 
 
 def source_name(source: Source, form: str, cache: AlignmentCache) -> str:

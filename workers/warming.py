@@ -3,18 +3,16 @@
 import math
 from contextlib import closing
 
-import torch
-
 from app.alignment.blocks import Scratch
 from app.alignment.difference import Difference
 from app.alignment.gram import gram
-from app.alignment.panels import apply_panels, hold
+from app.alignment.panels import hold
 from app.alignment.subspace import directions, spectrum
 from app.domain.alignment import Shaped, Warmed
 from app.domain.method import Projection
 from app.domain.report import ZERO_ALIGNMENT
 from app.storage.alignment_entry import Entry
-from workers.alignments import Alignments, can_be_kept, finite_norm, forms, gram_is_smaller
+from workers.alignments import Alignments, can_be_kept, finite_norm, forms, gram_is_faster
 from workers.kept import ToKeep, directions_to_keep, form_of, gram_to_keep, panels_to_keep
 from workers.shelf import Shelf
 
@@ -56,13 +54,13 @@ def _first(
 
 
 def _found(name: str, v: Difference, projection: Projection, shelf: Shelf) -> Warmed | None:
-    for form in forms(v, projection):
-        entry = shelf.find(v, form)
-        if entry is not None:
-            with closing(entry):
-                shelf.note_hit(entry)
-                return _of_entry(name, v, entry)
-    return None
+    """The fastest form of it: what a job has kept in passing may be a slower one."""
+    entry = shelf.find(v, forms(v, projection)[0])
+    if entry is None:
+        return None
+    with closing(entry):
+        shelf.note_hit(entry)
+        return _of_entry(name, v, entry)
 
 
 def _computed(v: Difference, projection: Projection, scratch: Scratch) -> tuple[str, ToKeep | None]:
@@ -71,13 +69,12 @@ def _computed(v: Difference, projection: Projection, scratch: Scratch) -> tuple[
         found = directions(spectrum(v), projection)
         norm = finite_norm(found.norm, v)
         return form_of(projection), directions_to_keep(found) if norm else None
-    panels, rounding = hold(v, scratch)
-    _, squared = apply_panels(panels, torch.zeros(v.d_out, 1), scratch)
+    panels, rounding, squared = hold(v, scratch)
     norm = finite_norm(math.sqrt(squared), v)
     if not norm:
         return "panels", None
-    if gram_is_smaller(v) and v.work_dtype == torch.float32:  # a Gram matrix is in float32
-        return "gram", gram_to_keep(gram(panels, scratch), norm, rounding)
+    if gram_is_faster(v):
+        return "gram tiles", gram_to_keep(gram(panels, scratch), norm, rounding)
     return "panels", panels_to_keep(panels, norm, rounding)
 
 

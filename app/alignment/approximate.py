@@ -14,7 +14,8 @@ from torch import Tensor
 
 from app.alignment.blocks import Scratch
 from app.alignment.difference import Difference, SquaredNorm
-from app.alignment.panels import apply_panels, hold, kept_bytes
+from app.alignment.panel_products import apply_panels
+from app.alignment.panels import hold, kept_bytes
 
 HELD_BYTES = 512 << 20  # the largest V that is held as panels, so that memory stays below 1 GiB
 
@@ -27,7 +28,8 @@ def apply_approximate(v: Difference, b: Tensor, scratch: Scratch) -> tuple[Tenso
     product without meaning.
     """
     if kept_bytes(v) <= HELD_BYTES:
-        product, squared = apply_panels(hold(v, scratch).panels, b, scratch)
+        held = hold(v, scratch)
+        product, squared = apply_panels(held.panels, b, scratch), held.squared_norm
     else:
         product, squared = apply_rows(v, b)
     return scaled(product, math.sqrt(squared)), math.sqrt(squared)

@@ -14,7 +14,7 @@ where the two lie within a factor of two of each other (Sterbenz). What it was i
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,8 @@ from torch import Tensor
 from app.alignment.blocks import Scratch
 from app.alignment.difference import Difference, SquaredNorm, work_dtype
 
-PANEL_ELEMENTS = 1 << 19  # 2 MiB in float32: on two cores each has its half in the L2 cache
-LEAST_WIDTH = 8  # columns; a product with fewer is slow on every processor
-PANELS_AT_ONCE = 4  # one core works on each: 1.2 times as fast as all cores on one
-FEW_COLUMNS = 64  # of B; with more, all cores on one panel are as fast
+PANEL_ELEMENTS = 1 << 21  # 4 MiB in bfloat16, 512 columns of 4096 rows
+LEAST_WIDTH = 32  # columns; a product with fewer than 8 is slow, and a panel is cut in four
 NEARLY_EXACT = 1e-3  # relative; far below what rounding the weights themselves has put into V
 MEASURED_BLOCKS = 16  # one block of rows in so many has its rounding measured
 
@@ -68,23 +66,9 @@ def kept_bytes(v: Difference) -> int:
     return math.prod(layout_of(v).shape) * v.kept_dtype.itemsize
 
 
-class Panels(Protocol):
-    """The panels of one `V`, wherever they are."""
-
-    @property
-    def layout(self) -> PanelLayout: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    def group(self, begin: int, end: int) -> Tensor:
-        """Panels `begin..end` as kept, `(end - begin, *panel_shape)`; not to be written to, and
-        good until the next call."""
-
-
 @dataclass(frozen=True)
 class HeldPanels:
-    """Panels in memory."""
+    """The panels of one `V`, in memory or mapped from a file; not to be written to."""
 
     layout: PanelLayout
     tensor: Tensor  # layout.shape
@@ -93,13 +77,11 @@ class HeldPanels:
     def dtype(self) -> torch.dtype:
         return self.tensor.dtype
 
-    def group(self, begin: int, end: int) -> Tensor:
-        return self.tensor[begin:end]
-
 
 class Held(NamedTuple):
     panels: HeldPanels
     rounding: float  # ||V - rounded V||_F / ||V||_F
+    squared_norm: float  # ||V||_F^2 of the panels; not finite where V is not
 
 
 def hold(v: Difference, scratch: Scratch) -> Held:
@@ -116,16 +98,17 @@ def _held(v: Difference, dtype: torch.dtype, scratch: Scratch) -> Held:
     tensor = scratch.take("panels", layout.shape, dtype)
     left = layout.d_in - (layout.count - 1) * layout.width
     layout.columns(tensor[-1])[:, left:] = 0
-    exact, lost = SquaredNorm(), SquaredNorm()
+    exact, lost, squared = SquaredNorm(), SquaredNorm(), SquaredNorm()
     for i, rows in enumerate(v.blocks()):
         chat, base = (weight.rows(rows.start, rows.stop) for weight in (v.chat, v.base))
         block = scratch.take("block", tuple(chat.shape), dtype)
         torch.sub(chat.to(dtype), base.to(dtype), out=block)
         _place(layout, tensor, rows, block)
+        squared.add(scratch.take("wide", tuple(block.shape), work_dtype(dtype)).copy_(block))
         if i % MEASURED_BLOCKS == 0:
             _measure_rounding(chat, base, block, scratch, exact, lost)
     rounding = math.sqrt(lost.value / exact.value) if exact.value > 0 else 0.0
-    return Held(HeldPanels(layout, tensor), rounding)
+    return Held(HeldPanels(layout, tensor), rounding, squared.value)
 
 
 def _place(layout: PanelLayout, tensor: Tensor, rows: slice, block: Tensor) -> None:
@@ -155,26 +138,3 @@ def _measure_rounding(
     v.copy_(chat).sub_(other.copy_(base))
     exact.add(v)
     lost.add(v.sub_(other.copy_(rounded)))
-
-
-def apply_panels(
-    panels: Panels, b: Tensor, scratch: Scratch, *, with_norm: bool = True
-) -> tuple[Tensor, float]:
-    """`(V V^T b, ||V||_F^2)` for `b` `(d_out, n)`; in float32, or float64 where `V` is.
-
-    `b` may hold the columns of several adapters side by side. A `V` with NaN or infinity gives a
-    norm that is not finite, and a product without meaning. Without the norm it is 0.
-    """
-    layout, squared = panels.layout, SquaredNorm()
-    b_t = b.to(work_dtype(panels.dtype)).T.contiguous()
-    size = 1 if len(b_t) > FEW_COLUMNS else PANELS_AT_ONCE
-    products = b_t.new_zeros(size, *b_t.shape)
-    wide = scratch.take("wide", (size, *layout.panel_shape), b_t.dtype)
-    for begin in range(0, layout.count, size):
-        kept = panels.group(begin, min(layout.count, begin + size))
-        group = kept if kept.dtype == b_t.dtype else wide[: len(kept)].copy_(kept)
-        columns = layout.columns(group)
-        products[: len(group)].baddbmm_(b_t.expand(len(group), -1, -1) @ columns, columns.mT)
-        if with_norm:
-            squared.add(group)
-    return products.sum(0).T.contiguous(), squared.value

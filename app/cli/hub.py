@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
@@ -16,14 +17,16 @@ from app.intake.model_ids import is_hub_id, parse_model_name
 from app.intake.opened import OpenedAdapter, open_adapter
 from app.jobs.import_adapter import wanted_files
 from app.jobs.ports import Models
-from app.storage.hub.reader import Hub
-from app.storage.hub.remote import Download
-from workers.models import hub_models
+
+if TYPE_CHECKING:  # a hub's client takes 0.2 s to import, which a local folder need not wait for
+    from app.storage.hub.remote import Download
 
 
 @cache
 def models() -> Models:
     """Those that this process reads, kept until it ends."""
+    from workers.models import hub_models
+
     stack = ExitStack()
     atexit.register(stack.close)
     opened = hub_models(Settings()).opened({}, lambda *_: None, Bars().show)
@@ -38,7 +41,7 @@ class Bars:
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._tasks: dict[str, TaskID] = {}
 
-    def show(self, download: Download) -> None:
+    def show(self, download: "Download") -> None:
         if not download.total_bytes:
             return
         self._bar.start()
@@ -66,6 +69,8 @@ def open_named(adapter: Path) -> Iterator[OpenedAdapter]:
 
 
 def _download(adapter: str, folder: Path) -> None:
+    from app.storage.hub.reader import Hub
+
     name, hub = parse_model_name(adapter, field="adapter"), Hub()
     commit = hub.commit(name.id, name.revision, field="adapter")
     for file in wanted_files(commit, Settings().max_upload_bytes):

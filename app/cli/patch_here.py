@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.cli.bars import bar_on_stderr
 from app.cli.folders import new_folder, open_checkpoint
+from app.cli.hub import open_named
 from app.cli.patch_options import PatchAsked
 from app.config import Settings
 from app.domain.checkpoint import Checkpoint
@@ -60,7 +61,6 @@ def score_here(asked: PatchAsked) -> Json:
 def _opened(asked: PatchAsked, work: Work) -> Json:
     chat = open_checkpoint(asked.chat_model, "chat_model")
     base = None if asked.base_model is None else open_checkpoint(asked.base_model, "base_model")
-    from app.cli.hub import open_named  # here, because a hub's client takes 0.3 s to import
     from workers.prefetch import have_weights
 
     with open_named(asked.adapter) as opened:

@@ -21,6 +21,7 @@ from app.intake.safetensors_header import read_header
 METADATA_KEY = "adapter-safety"
 DIGEST_CHARS = 16
 LENGTH_BYTES = 8
+ALIGNED_BYTES = 64  # where the first tensor begins: a line of every processor's caches
 RESERVED_BYTES = 4096  # of the header, for all metadata but the digests
 MAX_CALL_BYTES = 1 << 30  # because macOS writes no more than 2^31 - 1 bytes in one call
 
@@ -72,7 +73,8 @@ class NewEntry:
         self._tensors, self._seed = tensors, seed
         self._digests: dict[str, list[str]] = {}
         chars = sum(t.chunks * (DIGEST_CHARS + 8) for t in tensors.values())
-        self._header_bytes = (RESERVED_BYTES + chars) // 8 * 8
+        whole = (LENGTH_BYTES + RESERVED_BYTES + chars) // ALIGNED_BYTES * ALIGNED_BYTES
+        self._header_bytes = whole - LENGTH_BYTES
         self._descriptor: int | None = None
 
     @property

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -5,7 +7,9 @@ from torch import Tensor
 from app.alignment.approximate import apply_approximate, apply_rows
 from app.alignment.blocks import Scratch
 from app.alignment.difference import Difference, TensorWeight
-from app.alignment.panels import LEAST_WIDTH, NEARLY_EXACT, apply_panels, hold, layout_of
+from app.alignment.panel_products import PLAIN_EXPONENT, apply_panels
+from app.alignment.panels import LEAST_WIDTH, NEARLY_EXACT, hold, layout_of
+from tests.alignment import units
 
 SHAPES = [(64, 64), (96, 40), (40, 96), (1, 16), (16, 1), (700, 1531), (70_000, 19)]
 
@@ -34,24 +38,75 @@ def test_the_panels_side_by_side_are_the_difference(
     shape: tuple[int, int], transposed: bool
 ) -> None:
     v, exact = difference(*shape, transposed=transposed)
-    panels, _ = hold(v, Scratch())
-    columns = [panels.layout.columns(panels.group(i, i + 1)[0]) for i in range(panels.layout.count)]
+    panels = hold(v, Scratch()).panels
+    columns = [panels.layout.columns(panel) for panel in panels.tensor]
     side_by_side = torch.cat(columns, dim=1)
     assert torch.equal(side_by_side[:, : shape[1]], exact.to(torch.bfloat16))
     assert not side_by_side[:, shape[1] :].any()
 
 
+def tolerance(d_out: int) -> float:
+    """Some BLAS sum d_out float32 terms one after the other: rounding grows with their root."""
+    return 2e-6 * max(1.0, (d_out / 4096) ** 0.5)
+
+
+@pytest.mark.parametrize("way", units.WAYS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_one_pass_gives_the_product_and_the_norm(shape: tuple[int, int], transposed: bool) -> None:
-    v, exact = difference(*shape, torch.float32, transposed=transposed)
+def test_the_panels_give_the_product_and_the_norm_of_the_dense_formula(
+    shape: tuple[int, int],
+    transposed: bool,
+    dtype: torch.dtype,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    units.use(way, monkeypatch)
+    v, exact = difference(*shape, dtype, transposed=transposed)
+    exact = exact.to(dtype).double()  # as it is kept
     b = torch.randn(shape[0], 5, generator=torch.Generator().manual_seed(1))
-    product, squared = apply_panels(hold(v, Scratch()).panels, b, Scratch())
+    held = hold(v, Scratch())
+    product = apply_panels(held.panels, b, Scratch())
     expected = exact @ (exact.T @ b.double())
-    # Some BLAS sum d_out float32 terms one after the other: rounding grows with their root.
-    tolerance = 2e-6 * max(1.0, (shape[0] / 4096) ** 0.5)
-    assert torch.linalg.norm(product - expected) < tolerance * torch.linalg.norm(expected)
-    assert squared == pytest.approx(float(exact.square().sum()), rel=1e-7)
+    error = torch.linalg.norm(product - expected)
+    assert error < tolerance(shape[0]) * torch.linalg.norm(expected)
+    assert held.squared_norm == pytest.approx(float(exact.square().sum()), rel=1e-7)
+
+
+@pytest.mark.parametrize("way", units.WAYS)
+@pytest.mark.parametrize("columns", [64, 65, 128, 300])
+def test_the_columns_of_many_adapters_go_together(
+    columns: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units.use(way, monkeypatch)
+    v, exact = difference(700, 1531)
+    exact = exact.bfloat16().double()
+    b = torch.randn(700, columns)
+    product = apply_panels(hold(v, Scratch()).panels, b, Scratch())
+    expected = exact @ (exact.T @ b.double())
+    assert torch.linalg.norm(product - expected) < 2e-6 * torch.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("way", units.WAYS)
+@pytest.mark.parametrize("exponent", [-110, -PLAIN_EXPONENT - 1, 0, PLAIN_EXPONENT + 1, 110])
+def test_an_adapter_of_any_size_keeps_its_digits(
+    exponent: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the last of three parts alone would be too small for a bfloat16 number."""
+    units.use(way, monkeypatch)
+    v, exact = difference(96, 40)
+    exact = exact.bfloat16().double()
+    b = torch.randn(96, 3) * 2.0**exponent
+    product = apply_panels(hold(v, Scratch()).panels, b, Scratch())
+    expected = exact @ (exact.T @ b.double())
+    assert torch.linalg.norm(product.double() - expected) < 2e-6 * torch.linalg.norm(expected)
+
+
+def test_a_difference_with_nan_has_a_norm_that_is_not_finite() -> None:
+    v, _ = difference(96, 40)
+    assert isinstance(v.chat, TensorWeight)
+    v.chat.tensor[3, 3] = torch.nan
+    assert not math.isfinite(hold(v, Scratch()).squared_norm)
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
@@ -60,7 +115,7 @@ def test_scratch_memory_of_an_earlier_module_leaves_no_trace(transposed: bool) -
     hold(difference(64, 64)[0], scratch).panels.tensor.fill_(torch.nan)
     v, exact = difference(48, LEAST_WIDTH + 3, transposed=transposed)
     b = torch.ones(48, 1)
-    product, _ = apply_panels(hold(v, scratch).panels, b, scratch)
+    product = apply_panels(hold(v, scratch).panels, b, scratch)
     rounded = exact.to(torch.bfloat16).double()
     assert torch.allclose(product.double(), rounded @ (rounded.T @ b.double()), rtol=1e-5)
 
@@ -68,7 +123,7 @@ def test_scratch_memory_of_an_earlier_module_leaves_no_trace(transposed: bool) -
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_rounding_is_what_was_lost(dtype: torch.dtype) -> None:
     v, exact = difference(96, 512, dtype, share=0.1)
-    panels, rounding = hold(v, Scratch())
+    panels, rounding, _ = hold(v, Scratch())
     lost = exact - exact.to(dtype).double()
     assert panels.dtype == dtype
     assert rounding > 0
@@ -85,7 +140,7 @@ def test_weights_within_a_factor_of_two_of_each_other_lose_nothing() -> None:
 
 def test_where_rounding_would_lose_more_the_difference_is_kept_in_float32() -> None:
     v, exact = difference(64, 512, share=3.0)  # two models that have little in common
-    panels, rounding = hold(v, Scratch())
+    panels, rounding, _ = hold(v, Scratch())
     assert panels.dtype == torch.float32
     assert rounding <= NEARLY_EXACT
     assert torch.equal(panels.tensor[0], exact.float())
@@ -94,7 +149,7 @@ def test_where_rounding_would_lose_more_the_difference_is_kept_in_float32() -> N
 def test_two_dtypes_are_kept_in_what_holds_both() -> None:
     base = torch.randn(32, 32).bfloat16()
     chat = (base.float() * 1.01).half()
-    panels, rounding = hold(
+    panels, rounding, _ = hold(
         Difference(TensorWeight("chat", chat), TensorWeight("base", base)), Scratch()
     )
     assert panels.dtype == torch.float32
@@ -104,7 +159,7 @@ def test_two_dtypes_are_kept_in_what_holds_both() -> None:
 def test_float64_checkpoints_are_computed_with_in_float64() -> None:
     v, exact = difference(40, 30, torch.float64)
     b = torch.randn(40, 3)
-    product, _ = apply_panels(hold(v, Scratch()).panels, b, Scratch())
+    product = apply_panels(hold(v, Scratch()).panels, b, Scratch())
     expected = exact @ (exact.T @ b.double())
     assert product.dtype == torch.float64
     assert torch.linalg.norm(product - expected) < 1e-14 * torch.linalg.norm(expected)

@@ -42,9 +42,11 @@ def peak_anonymous() -> Iterator[list[int]]:
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    yield peak
-    ended.set()
-    sampler.join()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        sampler.join()
 
 
 def anonymous() -> int:

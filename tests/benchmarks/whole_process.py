@@ -12,19 +12,23 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.benchmarks.llama_pair import WIDTHS
+
 KINDS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=22, help="22 make 1.1 B parameters")
+    parser.add_argument("--widths", choices=WIDTHS, default="wide")
+    parser.add_argument("--layers", type=int, help="unset: about 1 B parameters")
     parser.add_argument("--kinds", nargs="+", default=KINDS)
     given = parser.parse_args()
+    layers = given.layers or WIDTHS[given.widths].layers
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make = [sys.executable, "-m", "tests.benchmarks.llama_pair", name, str(given.layers)]
-        subprocess.run([*make, *given.kinds], check=True)
-        print(f"{given.layers * len(given.kinds)} modules of a Llama of {given.layers} layers")
+        make = [sys.executable, "-m", "tests.benchmarks.llama_pair", name, given.widths]
+        subprocess.run([*make, str(layers), *given.kinds], check=True)
+        print(f"{layers * len(given.kinds)} modules of a {given.widths} Llama of {layers} layers")
         conclude(ours(folder), published(folder))
 
 

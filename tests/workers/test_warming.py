@@ -87,16 +87,26 @@ def test_a_job_finds_what_was_made_ahead_and_it_is_right(
     assert norm == pytest.approx(exact_norm, rel=TOLERANCE)
 
 
-def test_what_is_smallest_is_kept(models: Path) -> None:
+def test_what_is_fastest_to_use_is_kept(models: Path) -> None:
     forms = {name: warmed(models, name) for name in SHAPES}
     assert {name: found.form for name, found in forms.items()} == {
         "square": "panels",
         "tall": "panels",
         "wide": "gram",
     }
-    assert forms["wide"].size_bytes == 4 * 40 * 40
+    assert forms["wide"].size_bytes == 4 * 48 * 48  # d_out is 40
     assert forms["wide"].dtype == "F32"
     assert all(found.rounding is not None for found in forms.values())
+
+
+def test_what_a_job_kept_in_passing_is_made_faster_to_use(models: Path) -> None:
+    kept = cache(models)
+    assert applied(models, kept, "wide")[3] == "computed"
+    (panels,) = (models / "cache").rglob("*.safetensors")
+    found = warmed(models, "wide", kept=kept)
+    assert (found.source, found.form) == ("computed", "gram")
+    panels.unlink()
+    assert applied(models, kept, "wide")[3] == "cache"
 
 
 def test_what_is_there_already_is_not_made_again(models: Path) -> None:
