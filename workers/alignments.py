@@ -10,11 +10,11 @@ from torch import Tensor
 
 from app.alignment.approximate import HELD_BYTES, scaled
 from app.alignment.blocks import Scratch
-from app.alignment.device import DeviceCache
+from app.alignment.device import DeviceCache, DeviceGram, DeviceV
 from app.alignment.difference import Difference
 from app.alignment.gram import Tiling
 from app.alignment.panel_products import apply_panels
-from app.alignment.panels import PanelLayout, hold, kept_bytes
+from app.alignment.panels import hold, kept_bytes
 from app.alignment.projection import Applied, DifferenceNotFinite, apply, apply_directions
 from app.alignment.safety_module import SafetyModule, apply_safety
 from app.alignment.subspace import directions, spectrum
@@ -24,7 +24,7 @@ from app.domain.method import Projection
 from app.observe.watch import moved, watching
 from app.storage.alignment_entry import DamagedEntry, Entry
 from workers.checkpoints import ModelPair, read_tensor
-from workers.kept import KeptPanels, directions_to_keep, form_of, kept_in, panels_to_keep
+from workers.kept import KeptGram, KeptPanels, directions_to_keep, form_of, kept_in, panels_to_keep
 from workers.shelf import Shelf
 from workers.sources import source_of
 
@@ -86,10 +86,10 @@ class Alignments:
         watching().looked_up("device")
         return found.apply(columns)
 
-    def _remember(self, v: Difference, layout: PanelLayout, panels: Tensor, norm: float) -> None:
+    def _remember(self, v: Difference, given: DeviceV | DeviceGram) -> None:
         """For the next job, where there is a device to keep it on."""
         if self.memory is not None and (source := source_of(v)).settled:
-            self.memory.keep(source, layout, panels, norm)
+            self.memory.keep(source, given)
 
     def _first(
         self, v: Difference, columns: Tensor, projection: Projection, shelf: Shelf
@@ -122,7 +122,9 @@ class Alignments:
         kept = kept_in(entry, projection)
         applied = kept.apply(columns, self.scratch)  # which has checked every byte
         if isinstance(kept, KeptPanels):
-            self._remember(v, kept.layout, kept.stored.tensor, kept.norm)
+            self._remember(v, DeviceV(kept.layout, kept.stored.tensor, kept.norm))
+        if isinstance(kept, KeptGram):
+            self._remember(v, DeviceGram(kept.tiles.tensor, kept.norm))
         return applied
 
     def _computed(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:
@@ -136,7 +138,7 @@ class Alignments:
         norm = finite_norm(math.sqrt(squared), v)
         product = apply_panels(panels, columns, self.scratch)
         if norm:
-            self._remember(v, panels.layout, panels.tensor, norm)
+            self._remember(v, DeviceV(panels.layout, panels.tensor, norm))
             if self.shelf:
                 self.shelf.keep(v, "panels", panels_to_keep(panels, norm, rounding))
         return Applied(scaled(product, norm), norm)

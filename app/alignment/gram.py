@@ -84,14 +84,15 @@ def _product(left: Tensor, right: Tensor, scratch: Scratch) -> Tensor:
 
 
 def apply_gram(tiles: Tensor, b: Tensor) -> Tensor:
-    """`V V^T b` for `b` `(d_out, n)`, in float32; the error is a float32 product's.
+    """`V V^T b` for `b` `(d_out, n)`, in float32 and where the tiles are; the error is a float32
+    product's.
 
     Raises ValueError for tiles that are not cut as `Tiling` cuts.
     """
     tiling, n = Tiling(len(b)), b.shape[1]
     if tiles.shape != tiling.shape:
         raise ValueError(f"tiles of shape {tuple(tiles.shape)}, not {tiling.shape}")
-    padded = torch.zeros(tiling.across * tiling.rows, n)
+    padded = tiles.new_zeros(tiling.across * tiling.rows, n)
     padded[: len(b)] = b
     b_t = padded.view(tiling.across, tiling.rows, n).transpose(1, 2).contiguous()
     product, left = torch.zeros_like(b_t), iter(tiles)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from app.alignment.blocks import Scratch
+from app.alignment.device import DeviceCache
 from app.domain.alignment import AlignedModule, Warmed
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Method, Projection
@@ -21,6 +23,8 @@ from tests.workers.test_alignments import (
     applied,
     cache,
     columns,
+    module,
+    opened,
     write_model,
     write_weights,
 )
@@ -107,6 +111,18 @@ def test_what_a_job_kept_in_passing_is_made_faster_to_use(models: Path) -> None:
     assert (found.source, found.form) == ("computed", "gram")
     panels.unlink()
     assert applied(models, kept, "wide")[3] == "cache"
+
+
+def test_what_was_made_ahead_goes_to_the_devices_memory_too(models: Path) -> None:
+    warmed(models, "wide")
+    plain = applied(models, None, "wide")[0]
+    memory = DeviceCache(torch.device("cpu"), 1 << 30)
+    with opened(models, cache(models)) as alignments:
+        remembering = replace(alignments, memory=memory)
+        found = [remembering.apply(module("wide"), columns("wide"), APPROXIMATE) for _ in range(2)]
+    assert [applied.source for applied in found] == ["cache", "memory"]
+    for one in found:
+        assert torch.linalg.norm(one.product - plain) < 2e-6 * torch.linalg.norm(plain)
 
 
 def test_what_is_there_already_is_not_made_again(models: Path) -> None:
