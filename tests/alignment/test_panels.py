@@ -74,7 +74,7 @@ def test_the_panels_give_the_product_and_the_norm_of_the_dense_formula(
 
 
 @pytest.mark.parametrize("way", units.WAYS)
-@pytest.mark.parametrize("columns", [64, 65, 128, 300])
+@pytest.mark.parametrize("columns", [0, 64, 65, 128, 300])
 def test_the_columns_of_many_adapters_go_together(
     columns: int, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +84,8 @@ def test_the_columns_of_many_adapters_go_together(
     b = torch.randn(700, columns)
     product = apply_panels(hold(v, Scratch()).panels, b, Scratch())
     expected = exact @ (exact.T @ b.double())
-    assert torch.linalg.norm(product - expected) < 2e-6 * torch.linalg.norm(expected)
+    assert product.shape == expected.shape
+    assert torch.linalg.norm(product - expected) <= 2e-6 * torch.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("way", units.WAYS)
