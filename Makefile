@@ -10,7 +10,7 @@ SITE := site
 	format clean
 .DEFAULT_GOAL := demo
 FUZZ_SECONDS ?= 60
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 demo: $(READY)  ## patch a tiny adapter through the real service
 	$(BIN)/adapter-safety demo
