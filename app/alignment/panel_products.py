@@ -7,7 +7,7 @@ from app.alignment import matrix_units
 from app.alignment.blocks import Scratch
 from app.alignment.difference import work_dtype
 from app.alignment.matrix_units import PARTS, Gemm, joined, parts
-from app.alignment.panels import HeldPanels, PanelLayout
+from app.alignment.panels import HeldPanels, PanelLayout, widened
 
 CUTS = 4  # of a panel, one for each of four cores: 1.2 times as fast as all cores on one
 FEW_COLUMNS = 64  # of B; with more, all cores on one cut are as fast
@@ -36,7 +36,7 @@ def _wide(panels: HeldPanels, b: Tensor, scratch: Scratch) -> Tensor:
     products = b_t.new_zeros(at_once, *b_t.shape)
     for panel in panels.tensor:
         for kept in torch.split(_cut(layout, panel), at_once):
-            wide = scratch.take("wide", tuple(kept.shape), b_t.dtype).copy_(kept)
+            wide = widened(kept, scratch)
             columns = layout.columns(wide)
             few = products[: len(wide)]
             few.baddbmm_(b_t.expand(len(wide), -1, -1) @ columns, columns.mT)

@@ -104,11 +104,19 @@ def _held(v: Difference, dtype: torch.dtype, scratch: Scratch) -> Held:
         block = scratch.take("block", tuple(chat.shape), dtype)
         torch.sub(chat.to(dtype), base.to(dtype), out=block)
         _place(layout, tensor, rows, block)
-        squared.add(scratch.take("wide", tuple(block.shape), work_dtype(dtype)).copy_(block))
+        squared.add(widened(block, scratch))
         if i % MEASURED_BLOCKS == 0:
             _measure_rounding(chat, base, block, scratch, exact, lost)
     rounding = math.sqrt(lost.value / exact.value) if exact.value > 0 else 0.0
     return Held(HeldPanels(layout, tensor), rounding, squared.value)
+
+
+def widened(block: Tensor, scratch: Scratch) -> Tensor:
+    """`block` in the dtype that sums are taken in: itself, or in the scratch memory."""
+    dtype = work_dtype(block.dtype)
+    if block.dtype == dtype:
+        return block
+    return scratch.take("wide", tuple(block.shape), dtype).copy_(block)
 
 
 def _place(layout: PanelLayout, tensor: Tensor, rows: slice, block: Tensor) -> None:
