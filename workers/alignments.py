@@ -11,7 +11,7 @@ from torch import Tensor
 from app.alignment.approximate import HELD_BYTES, scaled
 from app.alignment.blocks import Scratch
 from app.alignment.device import DeviceCache, DeviceGram, DeviceV
-from app.alignment.difference import Difference
+from app.alignment.difference import Difference, SquaredNorm
 from app.alignment.gram import Tiling
 from app.alignment.panel_products import apply_panels
 from app.alignment.panels import hold, kept_bytes
@@ -134,9 +134,9 @@ class Alignments:
         return self._directions(v, columns, projection)
 
     def _approximate(self, v: Difference, columns: Tensor) -> Applied:
-        panels, rounding, squared = hold(v, self.scratch)
-        norm = finite_norm(math.sqrt(squared), v)
-        product = apply_panels(panels, columns, self.scratch)
+        (panels, rounding), squares = hold(v, self.scratch), SquaredNorm()
+        product = apply_panels(panels, columns, self.scratch, squares)
+        norm = finite_norm(math.sqrt(squares.value), v)
         if norm:
             self._remember(v, DeviceV(panels.layout, panels.tensor, norm))
             if self.shelf:

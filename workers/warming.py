@@ -4,9 +4,9 @@ import math
 from contextlib import closing
 
 from app.alignment.blocks import Scratch
-from app.alignment.difference import Difference
+from app.alignment.difference import Difference, SquaredNorm
 from app.alignment.gram import gram
-from app.alignment.panels import hold
+from app.alignment.panels import add_squares, hold
 from app.alignment.subspace import directions, spectrum
 from app.domain.alignment import Shaped, Warmed
 from app.domain.method import Projection
@@ -69,8 +69,9 @@ def _computed(v: Difference, projection: Projection, scratch: Scratch) -> tuple[
         found = directions(spectrum(v), projection)
         norm = finite_norm(found.norm, v)
         return form_of(projection), directions_to_keep(found) if norm else None
-    panels, rounding, squared = hold(v, scratch)
-    norm = finite_norm(math.sqrt(squared), v)
+    (panels, rounding), squares = hold(v, scratch), SquaredNorm()
+    add_squares(panels.tensor, squares, scratch)
+    norm = finite_norm(math.sqrt(squares.value), v)
     if not norm:
         return "panels", None
     if gram_is_faster(v):

@@ -28,8 +28,9 @@ def apply_approximate(v: Difference, b: Tensor, scratch: Scratch) -> tuple[Tenso
     product without meaning.
     """
     if kept_bytes(v) <= HELD_BYTES:
-        held = hold(v, scratch)
-        product, squared = apply_panels(held.panels, b, scratch), held.squared_norm
+        squares = SquaredNorm()
+        product = apply_panels(hold(v, scratch).panels, b, scratch, squares)
+        squared = squares.value
     else:
         product, squared = apply_rows(v, b)
     return scaled(product, math.sqrt(squared)), math.sqrt(squared)

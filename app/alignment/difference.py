@@ -85,10 +85,10 @@ class Difference:
         """float32, or float64 where a checkpoint is stored in float64."""
         return work_dtype(self.kept_dtype)
 
-    def blocks(self) -> Iterator[slice]:
+    def blocks(self, elements: int = BLOCK_ELEMENTS) -> Iterator[slice]:
         """The stored rows in blocks, cut by the shape alone."""
         rows, columns = self.chat.shape
-        size = max(1, BLOCK_ELEMENTS // columns)
+        size = max(1, elements // columns)
         return (slice(at, min(rows, at + size)) for at in range(0, rows, size))
 
     def dense(self) -> Tensor:

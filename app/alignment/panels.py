@@ -13,6 +13,7 @@ where the two lie within a factor of two of each other (Sterbenz). What it was i
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,12 +21,13 @@ import torch
 from torch import Tensor
 
 from app.alignment.blocks import Scratch
-from app.alignment.difference import Difference, SquaredNorm, work_dtype
+from app.alignment.difference import BLOCK_ELEMENTS, Difference, SquaredNorm, work_dtype
 
 PANEL_ELEMENTS = 1 << 21  # 4 MiB in bfloat16, 512 columns of 4096 rows
 LEAST_WIDTH = 32  # columns; a product with fewer than 8 is slow, and a panel is cut in four
 NEARLY_EXACT = 1e-3  # relative; far below what rounding the weights themselves has put into V
-MEASURED_BLOCKS = 16  # one block of rows in so many has its rounding measured
+HOLD_BLOCK = 1 << 20  # elements subtracted at once; they are not touched again
+MEASURED_BLOCKS = 32  # one block of rows in so many has its rounding measured
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,6 @@ class HeldPanels:
 class Held(NamedTuple):
     panels: HeldPanels
     rounding: float  # ||V - rounded V||_F / ||V||_F
-    squared_norm: float  # ||V||_F^2 of the panels; not finite where V is not
 
 
 def hold(v: Difference, scratch: Scratch) -> Held:
@@ -98,17 +99,20 @@ def _held(v: Difference, dtype: torch.dtype, scratch: Scratch) -> Held:
     tensor = scratch.take("panels", layout.shape, dtype)
     left = layout.d_in - (layout.count - 1) * layout.width
     layout.columns(tensor[-1])[:, left:] = 0
-    exact, lost, squared = SquaredNorm(), SquaredNorm(), SquaredNorm()
-    for i, rows in enumerate(v.blocks()):
+    exact, lost = SquaredNorm(), SquaredNorm()
+    for i, rows in enumerate(v.blocks(HOLD_BLOCK)):
         chat, base = (weight.rows(rows.start, rows.stop) for weight in (v.chat, v.base))
-        block = scratch.take("block", tuple(chat.shape), dtype)
-        torch.sub(chat.to(dtype), base.to(dtype), out=block)
-        _place(layout, tensor, rows, block)
-        squared.add(widened(block, scratch))
+        _subtract(chat.to(dtype), base.to(dtype), _places(layout, tensor, rows))
         if i % MEASURED_BLOCKS == 0:
-            _measure_rounding(chat, base, block, scratch, exact, lost)
+            _measure_rounding(chat, base, dtype, scratch, exact, lost)
     rounding = math.sqrt(lost.value / exact.value) if exact.value > 0 else 0.0
-    return Held(HeldPanels(layout, tensor), rounding, squared.value)
+    return Held(HeldPanels(layout, tensor), rounding)
+
+
+def add_squares(panels: Tensor, squares: SquaredNorm, scratch: Scratch) -> None:
+    """One panel's or more panels' `||.||_F^2`: not finite where `V` is not."""
+    for block in torch.split(panels.view(-1), BLOCK_ELEMENTS):
+        squares.add(widened(block, scratch))
 
 
 def widened(block: Tensor, scratch: Scratch) -> Tensor:
@@ -119,30 +123,39 @@ def widened(block: Tensor, scratch: Scratch) -> Tensor:
     return scratch.take("wide", tuple(block.shape), dtype).copy_(block)
 
 
-def _place(layout: PanelLayout, tensor: Tensor, rows: slice, block: Tensor) -> None:
-    """Put stored rows where they belong among the panels."""
+def _places(layout: PanelLayout, tensor: Tensor, rows: slice) -> list[Tensor]:
+    """Where stored rows belong among the panels: views whose columns stand side by side in them,
+    `(rows, n)` or, of several panels, `(panels, rows, width)`."""
     if layout.by_columns:
-        tensor.view(-1, layout.d_out)[rows] = block
-        return
+        return [tensor.view(-1, layout.d_out)[rows]]
     whole = layout.d_in // layout.width
-    inner = block[:, : whole * layout.width].view(-1, whole, layout.width)
-    tensor[:whole, rows].copy_(inner.transpose(0, 1))
-    if whole < layout.count:
-        rest = block[:, whole * layout.width :]
-        tensor[whole, rows, : rest.shape[1]] = rest
+    rest = layout.d_in - whole * layout.width
+    return [tensor[:whole, rows], *([tensor[whole, rows, :rest]] if rest else [])]
+
+
+def _subtract(chat: Tensor, base: Tensor, places: Iterable[Tensor]) -> None:
+    """Each place gets its columns of `chat - base`, at once: a copy less."""
+    begin = 0
+    for place in places:
+        width = math.prod(place.shape) // len(chat)
+        parts = [given[:, begin : begin + width] for given in (chat, base)]
+        if place.ndim == 3:
+            parts = [torch.unflatten(each, 1, (len(place), -1)).transpose(0, 1) for each in parts]
+        torch.sub(*parts, out=place)
+        begin += width
 
 
 def _measure_rounding(
     chat: Tensor,
     base: Tensor,
-    rounded: Tensor,
+    dtype: torch.dtype,
     scratch: Scratch,
     exact: SquaredNorm,
     lost: SquaredNorm,
 ) -> None:
-    """Add `||V||_F^2` and `||V - rounded V||_F^2`, taken in a dtype that holds the difference."""
-    wide = torch.float32 if rounded.dtype.itemsize == 2 else torch.float64
+    """Add `||V||_F^2` and `||V - V as dtype||_F^2`, taken in a dtype that holds the difference."""
+    wide = torch.float32 if dtype.itemsize == 2 else torch.float64
     v, other = (scratch.take(name, tuple(chat.shape), wide) for name in ("wide", "other"))
     v.copy_(chat).sub_(other.copy_(base))
     exact.add(v)
-    lost.add(v.sub_(other.copy_(rounded)))
+    lost.add(v.sub_(other.copy_(chat.to(dtype) - base.to(dtype))))

@@ -13,6 +13,7 @@ from app.cli.patch_options import PatchAsked
 from app.config import Settings
 from app.domain.checkpoint import Checkpoint
 from app.domain.report import Report
+from app.imports import lasting_imports
 from app.intake.opened import OpenedAdapter
 from app.intake.preflight import check_fit_chat
 from app.jobs.adapters import stored_modules
@@ -29,9 +30,10 @@ Work = Callable[["PatchInput"], Report]
 def patch_here(asked: PatchAsked, out: Path) -> Json:
     """Into a folder beside `out` first, so that `out` is whole or not there."""
 
-    def work(given: "PatchInput") -> Report:
+    with lasting_imports():
         from workers.output import write_patched_adapter
 
+    def work(given: "PatchInput") -> Report:
         threads = Settings().resolved_threads
         with (
             new_folder(out) as folder,
@@ -45,9 +47,10 @@ def patch_here(asked: PatchAsked, out: Path) -> Json:
 def score_here(asked: PatchAsked) -> Json:
     """The report that a patch would give; nothing is kept."""
 
-    def work(given: "PatchInput") -> Report:
+    with lasting_imports():
         from workers.pipeline import score
 
+    def work(given: "PatchInput") -> Report:
         threads = Settings().resolved_threads
         with (
             tempfile.TemporaryDirectory(prefix="adapter-safety-") as folder,

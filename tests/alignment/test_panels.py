@@ -6,9 +6,9 @@ from torch import Tensor
 
 from app.alignment.approximate import apply_approximate, apply_rows
 from app.alignment.blocks import Scratch
-from app.alignment.difference import Difference, TensorWeight
-from app.alignment.panel_products import PLAIN_EXPONENT, apply_panels
-from app.alignment.panels import LEAST_WIDTH, NEARLY_EXACT, hold, layout_of
+from app.alignment.difference import Difference, SquaredNorm, TensorWeight
+from app.alignment.panel_products import FEW_COLUMNS, PLAIN_EXPONENT, apply_panels
+from app.alignment.panels import LEAST_WIDTH, NEARLY_EXACT, add_squares, hold, layout_of
 from tests.alignment import units
 
 SHAPES = [(64, 64), (96, 40), (40, 96), (1, 16), (16, 1), (700, 1531), (70_000, 19)]
@@ -65,26 +65,33 @@ def test_the_panels_give_the_product_and_the_norm_of_the_dense_formula(
     v, exact = difference(*shape, dtype, transposed=transposed)
     exact = exact.to(dtype).double()  # as it is kept
     b = torch.randn(shape[0], 5, generator=torch.Generator().manual_seed(1))
-    held = hold(v, Scratch())
-    product = apply_panels(held.panels, b, Scratch())
+    squares = SquaredNorm()
+    product = apply_panels(hold(v, Scratch()).panels, b, Scratch(), squares)
     expected = exact @ (exact.T @ b.double())
     error = torch.linalg.norm(product - expected)
     assert error < tolerance(shape[0]) * torch.linalg.norm(expected)
-    assert held.squared_norm == pytest.approx(float(exact.square().sum()), rel=1e-7)
+    assert squares.value == pytest.approx(float(exact.square().sum()), rel=1e-7)
 
 
 @pytest.mark.parametrize("way", units.WAYS)
-@pytest.mark.parametrize("columns", [0, 64, 65, 128, 300])
+@pytest.mark.parametrize("columns", [0, FEW_COLUMNS - 1, FEW_COLUMNS, 65, 128, 300])
+@pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
+@pytest.mark.parametrize("shape", [(700, 1531), (701, 40)], ids=str)
 def test_the_columns_of_many_adapters_go_together(
-    columns: int, way: str, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, int],
+    transposed: bool,
+    columns: int,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     units.use(way, monkeypatch)
-    v, exact = difference(700, 1531)
-    exact = exact.bfloat16().double()
-    b = torch.randn(700, columns)
-    product = apply_panels(hold(v, Scratch()).panels, b, Scratch())
+    v, exact = difference(*shape, transposed=transposed)
+    exact, squares = exact.bfloat16().double(), SquaredNorm()
+    b = torch.randn(shape[0], columns)
+    product = apply_panels(hold(v, Scratch()).panels, b, Scratch(), squares)
     expected = exact @ (exact.T @ b.double())
     assert product.shape == expected.shape
+    assert squares.value == pytest.approx(float(exact.square().sum()), rel=1e-7)
     assert torch.linalg.norm(product - expected) <= 2e-6 * torch.linalg.norm(expected)
 
 
@@ -107,7 +114,9 @@ def test_a_difference_with_nan_has_a_norm_that_is_not_finite() -> None:
     v, _ = difference(96, 40)
     assert isinstance(v.chat, TensorWeight)
     v.chat.tensor[3, 3] = torch.nan
-    assert not math.isfinite(hold(v, Scratch()).squared_norm)
+    squares = SquaredNorm()
+    add_squares(hold(v, Scratch()).panels.tensor, squares, Scratch())
+    assert not math.isfinite(squares.value)
 
 
 @pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
@@ -124,7 +133,7 @@ def test_scratch_memory_of_an_earlier_module_leaves_no_trace(transposed: bool) -
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_rounding_is_what_was_lost(dtype: torch.dtype) -> None:
     v, exact = difference(96, 512, dtype, share=0.1)
-    panels, rounding, _ = hold(v, Scratch())
+    panels, rounding = hold(v, Scratch())
     lost = exact - exact.to(dtype).double()
     assert panels.dtype == dtype
     assert rounding > 0
@@ -141,7 +150,7 @@ def test_weights_within_a_factor_of_two_of_each_other_lose_nothing() -> None:
 
 def test_where_rounding_would_lose_more_the_difference_is_kept_in_float32() -> None:
     v, exact = difference(64, 512, share=3.0)  # two models that have little in common
-    panels, rounding, _ = hold(v, Scratch())
+    panels, rounding = hold(v, Scratch())
     assert panels.dtype == torch.float32
     assert rounding <= NEARLY_EXACT
     assert torch.equal(panels.tensor[0], exact.float())
@@ -150,7 +159,7 @@ def test_where_rounding_would_lose_more_the_difference_is_kept_in_float32() -> N
 def test_two_dtypes_are_kept_in_what_holds_both() -> None:
     base = torch.randn(32, 32).bfloat16()
     chat = (base.float() * 1.01).half()
-    panels, rounding, _ = hold(
+    panels, rounding = hold(
         Difference(TensorWeight("chat", chat), TensorWeight("base", base)), Scratch()
     )
     assert panels.dtype == torch.float32
