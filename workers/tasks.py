@@ -1,5 +1,6 @@
 """Celery's tasks: a job's id in, its state out. They may run twice; the claim decides."""
 
+from app.imports import lasting_imports
 from workers.canary import TASK_NAME
 from workers.celery_app import app
 from workers.health import signs
@@ -85,7 +86,8 @@ def canary() -> None:
 
 def warm_up() -> None:
     """Import what jobs need, in the child, and clear up after the one before."""
-    from workers.runtime import runtime
+    with lasting_imports():
+        from workers.runtime import runtime
 
     runtime().sweep()
     signs.sign()

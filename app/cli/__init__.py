@@ -1,34 +1,36 @@
 """The command line, `adapter-safety`. Each command imports what it needs when it runs, so that
 `inspect` and `--help` never wait for torch."""
 
+import importlib
+import sys
 from typing import Annotated
 
 import typer
 
 from app import __version__
-from app.cli.backup import backup, restore
-from app.cli.demo import demo
-from app.cli.evaluate import evaluate
 from app.cli.examples import epilog
-from app.cli.frontier import frontier
-from app.cli.gc import gc
-from app.cli.inspect import inspect
-from app.cli.jobs import jobs
-from app.cli.keys import keys
-from app.cli.migrate import migrate
-from app.cli.patch import patch
-from app.cli.policy import policy
-from app.cli.salora import salora
-from app.cli.score import score
-from app.cli.up import up
-from app.cli.worker_health import worker_health
+from app.cli.leaving import leave
 
-app = typer.Typer(
-    name="adapter-safety",
-    help="Check LoRA adapters, patch them with Safe LoRA, and say layer by layer what changed.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
+# Each is a function of `app.cli.NAME`, or its group of commands; a run imports only its own.
+COMMANDS = (
+    "demo",
+    "up",
+    "patch",
+    "score",
+    "inspect",
+    "evaluate",
+    "frontier",
+    "migrate",
+    "gc",
+    "backup",
+    "restore",
+    "worker-health",
+    "keys",
+    "policy",
+    "salora",
+    "jobs",
 )
+MODULES = {"restore": "backup"}  # where it is not the command's own
 
 
 def _version(wanted: bool) -> None:
@@ -37,7 +39,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -47,28 +48,40 @@ def _options(
     """What stands before the command."""
 
 
-COMMANDS = (
-    demo,
-    up,
-    patch,
-    score,
-    inspect,
-    evaluate,
-    frontier,
-    migrate,
-    gc,
-    backup,
-    restore,
-    worker_health,
-)
-for command in COMMANDS:
-    app.command(epilog=epilog(command.__name__.replace("_", "-")))(command)
-app.add_typer(keys, name="keys")
-app.add_typer(policy, name="policy")
-app.add_typer(salora, name="salora")
-app.add_typer(jobs, name="jobs")
+def program(*names: str) -> typer.Typer:
+    """The command line with the commands that are named, or with all."""
+    made = typer.Typer(
+        name="adapter-safety",
+        help="Check LoRA adapters, patch them with Safe LoRA, and say layer by layer what changed.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        callback=_options,
+    )
+    for name in names or COMMANDS:
+        _add(made, name)
+    return made
+
+
+def _add(made: typer.Typer, name: str) -> None:
+    function = name.replace("-", "_")
+    module = importlib.import_module(f"app.cli.{MODULES.get(name, function)}")
+    found = getattr(module, function)
+    if isinstance(found, typer.Typer):
+        made.add_typer(found, name=name)
+    else:
+        made.command(epilog=epilog(name))(found)
 
 
 def main() -> None:
-    """The entry point of the `adapter-safety` script."""
-    app()
+    """The command line of this process. Raises SystemExit at its end."""
+    first = sys.argv[1:2]
+    program(*(name for name in first if name in COMMANDS))()
+
+
+def script() -> None:
+    """The entry point of the `adapter-safety` script: `main`, and then nothing else."""
+    try:
+        main()
+    except SystemExit as end:
+        leave(end.code)
+        raise

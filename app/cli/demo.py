@@ -13,6 +13,7 @@ import typer
 
 from app.cli.exits import FAILED, fail
 from app.cli.tables import print_report
+from app.imports import lasting_imports
 
 READY = "adapter-safety is ready at "
 if TYPE_CHECKING:
@@ -39,15 +40,17 @@ def demo(
     adapters, measured side by side; some minutes.
     """
     if safety:
-        from app.cli.demo_safety import demo_safety  # here, as below
+        with lasting_imports():
+            from app.cli.demo_safety import demo_safety  # here, as below
 
         demo_safety(out, seed, cache)
         return
     out.mkdir(parents=True, exist_ok=True)
     data = out.absolute() / "data"
     # here, because these import torch, transformers, peft and an HTTP client
-    from app.client import Client
-    from app.demo.world import make_world
+    with lasting_imports():
+        from app.client import Client
+        from app.demo.world import make_world
 
     typer.echo("1/4 training a tiny base model, a chat model and a LoRA adapter")
     world = make_world(data / "models" / "demo", out / "adapter")

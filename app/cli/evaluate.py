@@ -31,6 +31,7 @@ from app.cli.tables import print_json
 from app.domain.errors import InvalidField
 from app.domain.evaluation import Constraints, EvaluateRecipe, Judging, Subject
 from app.domain.salora import Encoding
+from app.imports import lasting_imports
 from app.jobs.bounds import unmet
 
 
@@ -97,7 +98,8 @@ def evaluate(
 
             found = evaluate_remotely(server, asked, transcripts)
         else:
-            from app.cli.measure_here import evaluate_here  # here, because this imports torch
+            with lasting_imports():
+                from app.cli.measure_here import evaluate_here  # here, because this imports torch
 
             found = evaluate_here(asked, transcripts)
         write_report(found, report)

@@ -38,6 +38,7 @@ from app.domain.evaluation import (
     Judging,
 )
 from app.domain.salora import Encoding
+from app.imports import lasting_imports
 
 TRANSCRIPTS_FILE = "transcripts.jsonl"
 HELD_OUT = "rows that judge the choice; unset: the rows are split"
@@ -154,7 +155,8 @@ def _found(asked: FrontierAsked, out: Path, server: str | None) -> dict[str, Any
         from app.cli.measure_remote import frontier_remotely
 
         return frontier_remotely(server, asked, out)
-    from app.cli.measure_here import frontier_here  # here, because this imports torch
+    with lasting_imports():
+        from app.cli.measure_here import frontier_here  # here, because this imports torch
 
     return frontier_here(asked, out)
 

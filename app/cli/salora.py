@@ -19,6 +19,7 @@ from app.domain.salora import (
     SafetyModuleRecipe,
     TrainRecipe,
 )
+from app.imports import lasting_imports
 
 salora = typer.Typer(
     help="Train adapters that cannot move a chat model along the directions of its refusals "
@@ -63,7 +64,8 @@ def module(
             settings = _settings(recipe, "dataset")
             found = salora_remote.make_module(server, chat, data, settings, out)
         else:
-            from app.cli import salora_here  # here, because this imports torch
+            with lasting_imports():
+                from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.make_module(chat, data, recipe, out)
     _say(found, "safety module", out, json_)
@@ -106,7 +108,8 @@ def init(
             settings = _settings(recipe, "safety_module", "dataset")
             found = salora_remote.init(server, chat, module, task_data, settings, out)
         else:
-            from app.cli import salora_here  # here, because this imports torch
+            with lasting_imports():
+                from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.init(chat, module, task_data, recipe, out)
     _say(found, "kit", out, json_)
@@ -165,7 +168,8 @@ def train(
             settings = _settings(recipe, "kit", "dataset")
             found = salora_remote.train(server, chat, kit, data, settings, out)
         else:
-            from app.cli import salora_here  # here, because this imports torch
+            with lasting_imports():
+                from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.train(chat, kit, data, recipe, out)
     _say(found, "adapter", out, json_)
@@ -189,7 +193,8 @@ def export(
 
             found = salora_remote.export(server, kit, adapter, _settings(recipe, "kit"), out)
         else:
-            from app.cli import salora_here  # here, because this imports torch
+            with lasting_imports():
+                from app.cli import salora_here  # here, because this imports torch
 
             found = salora_here.export_here(kit, adapter, recipe, out)
     _say(found, "adapter", out, json_)

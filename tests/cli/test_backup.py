@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from app.domain.adapter import FileEntry
 from app.storage import migrate
 from app.storage.records import SqlRecords
@@ -14,7 +14,7 @@ from tests.samples import a_dataset
 
 def run(data: Path, *words: str) -> tuple[int, str]:
     environment = {"ADAPTER_SAFETY_DATA_DIR": str(data)}
-    done = CliRunner().invoke(app, list(words), env=environment)
+    done = CliRunner().invoke(program(), list(words), env=environment)
     return done.exit_code, done.output
 
 

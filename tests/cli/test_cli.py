@@ -17,7 +17,7 @@ from tests.service import Service
 
 
 def cli(*arguments: object, **kwargs: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from app.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from app.cli import script; script()", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from app.demo.safety_world.world import SafetyWorld
 from app.domain.adapter import CONFIG_FILE
 from tests.cli.test_cli import cli
@@ -23,7 +23,7 @@ def sets(world: SafetyWorld, *roles: str) -> list[object]:
 
 
 def evaluate(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["evaluate", *map(str, (*arguments, *LENGTHS))])
+    return CliRunner().invoke(program(), ["evaluate", *map(str, (*arguments, *LENGTHS))])
 
 
 def named(world: SafetyWorld, name: str = "tuned") -> list[object]:

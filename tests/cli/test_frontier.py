@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from app.demo.safety_table import made_safety_module
 from app.demo.safety_world.world import SafetyWorld
 from app.domain.adapter import PATCHED_FILES, WEIGHTS_FILE
@@ -40,7 +40,7 @@ def models(world: SafetyWorld) -> tuple[object, ...]:
 
 
 def frontier(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["frontier", *map(str, (*arguments, *LENGTHS))])
+    return CliRunner().invoke(program(), ["frontier", *map(str, (*arguments, *LENGTHS))])
 
 
 def names(folder: Path) -> list[str]:
@@ -70,7 +70,7 @@ def test_what_holds_is_patched_and_the_folder_is_a_peft_adapter(
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(small_talk.chat), str(out))
     select = ("--method", "prune", "--count", int(choice["point"]["method"]["select"]["value"]))
     again = ["patch", adapter, *models(small_talk), *select, "--out", tmp_path / "again"]
-    assert CliRunner().invoke(app, list(map(str, again))).exit_code == 0
+    assert CliRunner().invoke(program(), list(map(str, again))).exit_code == 0
     assert (tmp_path / "again" / WEIGHTS_FILE).read_bytes() == (out / WEIGHTS_FILE).read_bytes()
 
 

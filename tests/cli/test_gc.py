@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from app.storage import migrate
 from app.storage.records import SqlRecords
 from tests.samples import a_job, an_adapter
@@ -22,7 +22,9 @@ def test_it_says_what_goes_and_takes_it(tmp_path: Path, monkeypatch: pytest.Monk
     job = records.add_job(a_job(adapter), None)
     records.request_cancel(job.id)
     records.close()
-    said = [CliRunner().invoke(app, ["gc", *option]).output for option in (["--dry-run"], [], [])]
+    said = [
+        CliRunner().invoke(program(), ["gc", *option]).output for option in (["--dry-run"], [], [])
+    ]
     assert said[0].startswith("would go: jobs 1, adapters 0")
     assert said[1].startswith("gone: jobs 1, adapters 1")
     assert said[2].startswith("gone: jobs 0, adapters 0")

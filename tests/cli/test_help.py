@@ -13,12 +13,12 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from app.cli.examples import EXAMPLES
 from app.cli.exits import EXITS
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
-ROOT = get_command(app)
+ROOT = get_command(program())
 
 
 def commands(group: object = ROOT, before: str = "") -> Iterator[tuple[str, object]]:
@@ -35,7 +35,7 @@ KNOWN = dict(commands())
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_each_commands_help_ends_with_an_example(name: str) -> None:
-    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "300"})
+    shown = CliRunner().invoke(program(), [*name.split(), "--help"], env={"COLUMNS": "300"})
     assert shown.exit_code == 0
     said = re.sub(r"\s+", " ", shown.stdout)
     assert "Examples:" in said
@@ -56,7 +56,7 @@ def test_each_example_parses(name: str, example: str) -> None:
 
 @pytest.mark.parametrize("words", ["patch adapter --out o", "jobs show", "keys create", "score"])
 def test_what_lacks_something_does_not(words: str) -> None:
-    done = CliRunner().invoke(app, words.split(), env={"ADAPTER_SAFETY_SERVER": ""})
+    done = CliRunner().invoke(program(), words.split(), env={"ADAPTER_SAFETY_SERVER": ""})
     assert done.exit_code == 2
     assert "Missing" in done.stderr
 
@@ -114,6 +114,6 @@ def test_bash_is_told_how_to_ask() -> None:
     )
     assert "complete -o default -F" in done.stdout
     assert subprocess.run(["bash", "-n"], input=done.stdout, text=True).returncode == 0
-    shown = CliRunner().invoke(app, ["--help"]).stdout
+    shown = CliRunner().invoke(program(), ["--help"]).stdout
     assert "--install-completion" in shown
     assert "--show-completion" in shown

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import app
+from app.cli import program
 from app.client import Client, Job
 from tests.factory import World, save_adapter
 from tests.samples import a_kept_job
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("service", ["SQLite and a folder"], indirec
 
 def run(service: Service, *arguments: object) -> Result:
     given = [str(part) for part in arguments]
-    return CliRunner().invoke(app, given, env={"ADAPTER_SAFETY_SERVER": service.url})
+    return CliRunner().invoke(program(), given, env={"ADAPTER_SAFETY_SERVER": service.url})
 
 
 @pytest.fixture(scope="module")

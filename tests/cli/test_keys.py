@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from app.cli import app
+from app.cli import program
 from app.storage.keys import SqlKeys
 
 
@@ -14,7 +14,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ADAPTER_SAFETY_DATA_DIR", str(tmp_path / "data"))
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["keys", *arguments])
+        return CliRunner().invoke(program(), ["keys", *arguments])
 
     return run
 

@@ -9,7 +9,7 @@ from tests.factory import World
 RUN = """
 import logging, sys
 import workers.pipeline
-from app.cli import app
+from app.cli import program
 
 own = workers.pipeline._module
 
@@ -19,7 +19,7 @@ def telling(*given):
     own(*given)
 
 workers.pipeline._module = telling
-app(sys.argv[1:], standalone_mode=False)
+program()(sys.argv[1:], standalone_mode=False)
 heavy = {"structlog", "prometheus_client", "opentelemetry.sdk", "celery"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from app.storage import migrate
 
 
 def run(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["migrate", *words])
+    done = CliRunner().invoke(program(), ["migrate", *words])
     return done.exit_code, done.output
 
 

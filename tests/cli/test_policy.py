@@ -5,12 +5,12 @@ from pathlib import Path
 import yaml
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli import program
 from tests.api.test_policy_file import SOUND
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    found = CliRunner().invoke(app, ["policy", "check", *map(str, arguments)])
+    found = CliRunner().invoke(program(), ["policy", "check", *map(str, arguments)])
     return found.exit_code, found.output
 
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from app.alignment.salora import attach
-from app.cli import app
+from app.cli import program
 from app.domain.adapter import PATCHED_FILES, WEIGHTS_FILE
 from tests.chat_models import save_chat_model
 from tests.cli.test_cli import cli
@@ -253,7 +253,9 @@ def test_bad_input_is_a_sentence_and_exit_code_2_and_leaves_nothing(
         "empty": tmp_path / "empty.jsonl", "broken": tmp_path / "broken.jsonl",
         "out": tmp_path / "results" / "out",
     }  # fmt: skip
-    done = CliRunner().invoke(app, ["salora", *(str(part).format(**places) for part in arguments)])
+    done = CliRunner().invoke(
+        program(), ["salora", *(str(part).format(**places) for part in arguments)]
+    )
     code = 3 if "max_length" in said else 2
     assert done.exit_code == code, done.stderr
     assert said in done.stderr

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from typer.main import get_command
 
-from app.cli import app
+from app.cli import program
 from tests.docs.blocks import Block
 from tests.docs.reference.cli_page import leaves
 
@@ -51,7 +51,7 @@ def targets() -> frozenset[str]:
 
 @cache
 def commands() -> dict[str, Any]:
-    return dict(leaves(get_command(app)))
+    return dict(leaves(get_command(program())))
 
 
 def _targets(text: str) -> Iterator[str]:

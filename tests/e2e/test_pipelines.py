@@ -12,7 +12,7 @@ import yaml
 from tests.factory import World
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text()
-COMMAND = f"#!/bin/sh\nexec {sys.executable} -c 'from app.cli import main; main()' \"$@\"\n"
+COMMAND = f"#!/bin/sh\nexec {sys.executable} -c 'from app.cli import script; script()' \"$@\"\n"
 
 
 def run(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typer.testing import CliRunner
 
 from app import __version__
-from app.cli import app
+from app.cli import program
 from tests.docs.reference.api_page import description
 from tests.docs.site import ROOT
 
@@ -17,7 +17,7 @@ KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 def test_the_command_line_the_api_and_the_package_say_it() -> None:
-    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
+    assert CliRunner().invoke(program(), ["--version"]).stdout.strip() == __version__
     assert description()["info"]["version"] == __version__
     assert version("adapter-safety") == __version__
 

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from typer.main import get_command
 
-from app.cli import app
+from app.cli import program
 from app.cli.examples import EXAMPLES
 from app.cli.exits import EXITS
 from tests.docs.reference.tables import code, one_line, table
@@ -23,7 +23,7 @@ UNIVERSAL = {"help", "install_completion", "show_completion"}
 
 
 def page() -> str:
-    root = get_command(app)
+    root = get_command(program())
     exits = table(("exit code", "meaning"), [(code(each), said) for each, said in EXITS.items()])
     lines = [HEAD, *exits]
     for name, command in leaves(root):
