@@ -10,6 +10,7 @@ import typer
 from app import __version__
 from app.cli.examples import epilog
 from app.cli.leaving import leave
+from app.imports import lasting_imports
 
 # Each is a function of `app.cli.NAME`, or its group of commands; a run imports only its own.
 COMMANDS = (
@@ -75,7 +76,9 @@ def _add(made: typer.Typer, name: str) -> None:
 def main() -> None:
     """The command line of this process. Raises SystemExit at its end."""
     first = sys.argv[1:2]
-    program(*(name for name in first if name in COMMANDS))()
+    with lasting_imports():
+        made = program(*(name for name in first if name in COMMANDS))
+    made()
 
 
 def script() -> None:
