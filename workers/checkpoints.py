@@ -27,6 +27,7 @@ from app.domain.errors import ArtifactCorrupt, NonFiniteTensor
 from app.intake.preflight import has_vocabulary_rows
 
 MOST_BYTES = 1 << 30  # in one call, because macOS refuses more than 2^31 - 1
+WINDOW_BYTES = 32 << 20  # of a weight, mapped at once
 
 # Read whole and in order, where the system can: faults one by one cost more than the reading.
 MAP_FLAGS = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
@@ -71,13 +72,13 @@ class FileWeight:
         return (own, *(piece for part in self.below for piece in part.pieces))
 
     @cached_property
-    def _mapped(self) -> Tensor:
-        return map_tensor(self.descriptor, self.entry)
+    def _windows(self) -> "Windows":
+        return Windows(self.descriptor, self.entry)
 
     def rows(self, begin: int, end: int) -> Tensor:
         """A view of the file where the rows lie in one piece, else a copy."""
         if end <= self.entry.shape[0]:
-            return self._mapped[begin:end]
+            return self._windows.rows(begin, end)
         found = []
         for part in (replace(self, below=()), *self.below):
             rows = part.shape[0]
@@ -85,6 +86,35 @@ class FileWeight:
                 found.append(part.rows(max(begin, 0), min(end, rows)))
             begin, end = begin - rows, end - rows
         return found[0] if len(found) == 1 else torch.cat(found)
+
+
+class Windows:
+    """A weight's rows where its file has them, some `WINDOW_BYTES` of them mapped at a time: what
+    has been read is let go of, else half a gigabyte of a weight would count as the process's."""
+
+    def __init__(self, descriptor: int, entry: TensorEntry) -> None:
+        self._descriptor, self._entry = descriptor, entry
+        self._row_bytes = entry.size_bytes // max(1, entry.shape[0])
+        self._now = (0, 0, torch.empty((0, *entry.shape[1:]), dtype=TORCH_DTYPES[entry.dtype]))
+
+    def rows(self, begin: int, end: int) -> Tensor:
+        """A view, which keeps its window mapped. Raises ArtifactCorrupt."""
+        first, last, mapped = self._now
+        if begin < first or end > last:
+            first, last, mapped = self._now = self._window(begin, end)
+        return mapped[begin - first : end - first]
+
+    def _window(self, begin: int, end: int) -> tuple[int, int, Tensor]:
+        entry, row_bytes = self._entry, self._row_bytes
+        whole = begin + WINDOW_BYTES // max(1, row_bytes)
+        end = min(entry.shape[0], max(end, whole))
+        part = replace(
+            entry,
+            shape=(end - begin, *entry.shape[1:]),
+            begin=entry.begin + begin * row_bytes,
+            end=entry.begin + end * row_bytes,
+        )
+        return begin, end, map_tensor(self._descriptor, part)
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

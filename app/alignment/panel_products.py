@@ -1,7 +1,5 @@
 """`V (V^T B)` over panels: in float32 on torch's threads, or on a processor's bfloat16 units."""
 
-from collections.abc import Iterable, Iterator
-
 import torch
 from torch import Tensor
 
@@ -11,9 +9,7 @@ from app.alignment.difference import SquaredNorm, work_dtype
 from app.alignment.matrix_units import PARTS, Gemm, joined, parts
 from app.alignment.panels import HeldPanels, add_squares, widened
 
-CUTS = 4  # of a panel's columns, one for each of four cores: 1.4 times as fast as all on one
-HALVES = 2  # of its rows; with more columns of B, the faster cut, and one that sums in order
-FEW_COLUMNS = 16  # of B
+HALVES = 2  # of a panel's rows: as fast as one whole to twice as fast, and it sums in order
 UNIT_COLUMNS = 128  # of B at once on the units: bounds the memory for their parts
 PLAIN_EXPONENT = 60  # of B's largest element, either way: its parts neither vanish nor overflow
 
@@ -37,45 +33,24 @@ def apply_panels(
 
 # --------------------------------------------------------------------------------- in float32
 def _wide(panels: HeldPanels, b: Tensor, scratch: Scratch, squares: SquaredNorm | None) -> Tensor:
-    """Each panel, widened, gives `T_j = V_j^T B` and `V_j T_j` while it lies in the caches."""
+    """Each panel, widened, gives `T_j = V_j^T B` and `V_j T_j` while it lies in the caches: `T_j^T`
+    is the sum of what the halves of its rows give, and each half gives its rows of the product."""
     b = b.to(work_dtype(panels.dtype))
-    wide = _widened(panels, scratch, squares)
-    return _of_few(wide, b) if b.shape[1] < FEW_COLUMNS else _of_many(wide, b)
-
-
-def _widened(panels: HeldPanels, scratch: Scratch, squares: SquaredNorm | None) -> Iterator[Tensor]:
+    product = torch.zeros_like(b)
+    rows, given = _halves(product), _halves(b)
     for panel in panels.tensor:
         wide = widened(panel, scratch)
         if squares is not None:
             squares.add(wide)
-        yield panels.layout.columns(wide)
-
-
-def _of_few(panels: Iterable[Tensor], b: Tensor) -> Tensor:
-    """Each cut of columns has its own part of `T`, and its own sum."""
-    b_t = b.T.contiguous()
-    products = b_t.new_zeros(CUTS, *b_t.shape)
-    for panel in panels:
-        cut = _cut(panel, 1, CUTS)
-        products[: len(cut)].baddbmm_(b_t.expand(len(cut), -1, -1) @ cut, cut.mT)
-    return products.sum(0).T.contiguous()
-
-
-def _of_many(panels: Iterable[Tensor], b: Tensor) -> Tensor:
-    """`T_j^T` is the sum of what the cuts of rows give; each has its own rows of the product."""
-    product = torch.zeros_like(b)
-    rows, given = _cut(product, 0, HALVES), _cut(b, 0, HALVES)
-    for panel in panels:
-        cut = _cut(panel, 0, HALVES)
-        t_t = (given.mT @ cut).sum(0)
-        rows.baddbmm_(cut, t_t.T.expand(len(cut), -1, -1))
+        halves = _halves(panels.layout.columns(wide))
+        t_t = (given.mT @ halves).sum(0)
+        rows.baddbmm_(halves, t_t.T.expand(len(halves), -1, -1))
     return product
 
 
-def _cut(matrix: Tensor, dim: int, cuts: int) -> Tensor:
-    """A view `(cuts, ...)` of the matrix cut along `dim`; one cut where it cannot be cut evenly."""
-    cuts = cuts if matrix.shape[dim] % cuts == 0 else 1
-    return torch.unflatten(matrix, dim, (cuts, -1)).movedim(dim, 0)
+def _halves(matrix: Tensor) -> Tensor:
+    """A view `(2, rows / 2, columns)` of the matrix; `(1, rows, columns)` of an odd one."""
+    return torch.unflatten(matrix, 0, (HALVES if len(matrix) % HALVES == 0 else 1, -1))
 
 
 # --------------------------------------------------------------------------- on the matrix units

@@ -13,7 +13,6 @@ where the two lie within a factor of two of each other (Sterbenz). What it was i
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,11 +22,11 @@ from torch import Tensor
 from app.alignment.blocks import Scratch
 from app.alignment.difference import BLOCK_ELEMENTS, Difference, SquaredNorm, work_dtype
 
-PANEL_ELEMENTS = 1 << 21  # 4 MiB in bfloat16, 512 columns of 4096 rows
-LEAST_WIDTH = 32  # columns; a product with fewer than 8 is slow, and a panel is cut in four
+PANEL_ELEMENTS = 1 << 20  # 4 MiB in float32: 256 columns of 4096 rows, in two cores' L2 caches
+LEAST_WIDTH = 256  # columns; of fewer, products and the filling of panels took twice as long
+MOST_ELEMENTS = 1 << 23  # of a panel; from 32768 rows on narrower ones, for the memory
 NEARLY_EXACT = 1e-3  # relative; far below what rounding the weights themselves has put into V
-HOLD_BLOCK = 1 << 20  # elements subtracted at once; they are not touched again
-MEASURED_BLOCKS = 32  # one block of rows in so many has its rounding measured
+MEASURED_BLOCKS = 64  # one block of rows in so many has its rounding measured
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,14 @@ class PanelLayout:
 
 
 def layout_of(v: Difference) -> PanelLayout:
-    width = PANEL_ELEMENTS // v.d_out // LEAST_WIDTH * LEAST_WIDTH
-    return PanelLayout(v.d_out, v.d_in, min(v.d_in, max(LEAST_WIDTH, width)), v.transposed)
+    width = max(LEAST_WIDTH, _power_below(PANEL_ELEMENTS // v.d_out))
+    width = min(width, _power_below(MOST_ELEMENTS // v.d_out), v.d_in)
+    return PanelLayout(v.d_out, v.d_in, width, v.transposed)
+
+
+def _power_below(number: int) -> int:
+    """The largest power of two that is not above `number`; 1 for less."""
+    return 1 << max(0, number.bit_length() - 1)
 
 
 def kept_bytes(v: Difference) -> int:
@@ -100,11 +105,13 @@ def _held(v: Difference, dtype: torch.dtype, scratch: Scratch) -> Held:
     left = layout.d_in - (layout.count - 1) * layout.width
     layout.columns(tensor[-1])[:, left:] = 0
     exact, lost = SquaredNorm(), SquaredNorm()
-    for i, rows in enumerate(v.blocks(HOLD_BLOCK)):
+    for i, rows in enumerate(v.blocks()):
         chat, base = (weight.rows(rows.start, rows.stop) for weight in (v.chat, v.base))
-        _subtract(chat.to(dtype), base.to(dtype), _places(layout, tensor, rows))
+        block = scratch.take("block", tuple(chat.shape), dtype)
+        torch.sub(chat.to(dtype), base.to(dtype), out=block)
+        _fill(layout, tensor, rows, block)
         if i % MEASURED_BLOCKS == 0:
-            _measure_rounding(chat, base, dtype, scratch, exact, lost)
+            _measure_rounding(chat, base, block, scratch, exact, lost)
     rounding = math.sqrt(lost.value / exact.value) if exact.value > 0 else 0.0
     return Held(HeldPanels(layout, tensor), rounding)
 
@@ -123,39 +130,31 @@ def widened(block: Tensor, scratch: Scratch) -> Tensor:
     return scratch.take("wide", tuple(block.shape), dtype).copy_(block)
 
 
-def _places(layout: PanelLayout, tensor: Tensor, rows: slice) -> list[Tensor]:
-    """Where stored rows belong among the panels: views whose columns stand side by side in them,
-    `(rows, n)` or, of several panels, `(panels, rows, width)`."""
+def _fill(layout: PanelLayout, tensor: Tensor, rows: slice, block: Tensor) -> None:
+    """Put stored rows of `V` where they belong among the panels. They were subtracted in a block of
+    their own: into runs of a panel's width the subtraction took up to three times as long."""
     if layout.by_columns:
-        return [tensor.view(-1, layout.d_out)[rows]]
+        tensor.view(-1, layout.d_out)[rows] = block
+        return
     whole = layout.d_in // layout.width
-    rest = layout.d_in - whole * layout.width
-    return [tensor[:whole, rows], *([tensor[whole, rows, :rest]] if rest else [])]
-
-
-def _subtract(chat: Tensor, base: Tensor, places: Iterable[Tensor]) -> None:
-    """Each place gets its columns of `chat - base`, at once: a copy less."""
-    begin = 0
-    for place in places:
-        width = math.prod(place.shape) // len(chat)
-        parts = [given[:, begin : begin + width] for given in (chat, base)]
-        if place.ndim == 3:
-            parts = [torch.unflatten(each, 1, (len(place), -1)).transpose(0, 1) for each in parts]
-        torch.sub(*parts, out=place)
-        begin += width
+    cut = whole * layout.width
+    runs = torch.unflatten(block[:, :cut], 1, (whole, layout.width))
+    tensor[:whole, rows] = runs.transpose(0, 1)
+    if cut < layout.d_in:
+        tensor[whole, rows, : layout.d_in - cut] = block[:, cut:]
 
 
 def _measure_rounding(
     chat: Tensor,
     base: Tensor,
-    dtype: torch.dtype,
+    kept: Tensor,
     scratch: Scratch,
     exact: SquaredNorm,
     lost: SquaredNorm,
 ) -> None:
-    """Add `||V||_F^2` and `||V - V as dtype||_F^2`, taken in a dtype that holds the difference."""
-    wide = torch.float32 if dtype.itemsize == 2 else torch.float64
+    """Add `||V||_F^2` and `||V - kept||_F^2`, taken in a dtype that holds the difference."""
+    wide = torch.float32 if kept.dtype.itemsize == 2 else torch.float64
     v, other = (scratch.take(name, tuple(chat.shape), wide) for name in ("wide", "other"))
     v.copy_(chat).sub_(other.copy_(base))
     exact.add(v)
-    lost.add(v.sub_(other.copy_(chat.to(dtype) - base.to(dtype))))
+    lost.add(v.sub_(other.copy_(kept)))

@@ -54,6 +54,7 @@ def test_a_device_gives_what_the_cpu_gives(
 
 def test_chunks_of_panels_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.alignment.panels.PANEL_ELEMENTS", 1 << 12)
+    monkeypatch.setattr("app.alignment.panels.LEAST_WIDTH", 32)
     v = difference(96, 300)
     columns = torch.ones(96, 2)
     cache, panels = DeviceCache(CPU, 1 << 30), held(v)

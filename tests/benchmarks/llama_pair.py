@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-RANK, VOCABULARY = 8, 32_000
+RANK = 8
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Widths:
     keys: int  # of all key heads together
     heads: int
     layers: int  # that make about 1 B parameters
+    vocabulary: int = 32_000
 
     @property
     def linear(self) -> dict[str, tuple[int, int]]:
@@ -39,6 +40,8 @@ class Widths:
 WIDTHS = {
     "narrow": Widths(hidden=2048, inner=5632, keys=256, heads=32, layers=22),  # as TinyLlama
     "wide": Widths(hidden=4096, inner=11008, keys=4096, heads=32, layers=4),  # as Llama-2-7B
+    # As Llama-2-70B; with its vocabulary the published procedure would need more than 24 GiB.
+    "widest": Widths(hidden=8192, inner=28672, keys=1024, heads=64, layers=1, vocabulary=2_000),
 }
 
 
@@ -63,9 +66,9 @@ def make_models(folder: Path, widths: Widths, layers: int) -> None:
 
 def shapes(widths: Widths, layers: int) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCABULARY, widths.hidden),
+        "model.embed_tokens.weight": (widths.vocabulary, widths.hidden),
         "model.norm.weight": (widths.hidden,),
-        "lm_head.weight": (VOCABULARY, widths.hidden),
+        "lm_head.weight": (widths.vocabulary, widths.hidden),
     }
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
@@ -84,7 +87,7 @@ def config(widths: Widths, layers: int) -> dict[str, object]:
         "num_hidden_layers": layers,
         "num_attention_heads": widths.heads,
         "num_key_value_heads": widths.keys * widths.heads // widths.hidden,
-        "vocab_size": VOCABULARY,
+        "vocab_size": widths.vocabulary,
         "dtype": "bfloat16",
     }
 
