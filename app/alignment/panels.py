@@ -104,16 +104,14 @@ def _held(v: Difference, dtype: torch.dtype, scratch: Scratch) -> Held:
     tensor = scratch.take("panels", layout.shape, dtype)
     left = layout.d_in - (layout.count - 1) * layout.width
     layout.columns(tensor[-1])[:, left:] = 0
-    exact, lost = SquaredNorm(), SquaredNorm()
+    panels, exact, lost = HeldPanels(layout, tensor), SquaredNorm(), SquaredNorm()
     for i, rows in enumerate(v.blocks()):
         chat, base = (weight.rows(rows.start, rows.stop) for weight in (v.chat, v.base))
-        block = scratch.take("block", tuple(chat.shape), dtype)
-        torch.sub(chat.to(dtype), base.to(dtype), out=block)
-        _fill(layout, tensor, rows, block)
+        block = _subtracted(chat.to(dtype), base.to(dtype), panels, rows, scratch)
         if i % MEASURED_BLOCKS == 0:
             _measure_rounding(chat, base, block, scratch, exact, lost)
     rounding = math.sqrt(lost.value / exact.value) if exact.value > 0 else 0.0
-    return Held(HeldPanels(layout, tensor), rounding)
+    return Held(panels, rounding)
 
 
 def add_squares(panels: Tensor, squares: SquaredNorm, scratch: Scratch) -> None:
@@ -130,18 +128,27 @@ def widened(block: Tensor, scratch: Scratch) -> Tensor:
     return scratch.take("wide", tuple(block.shape), dtype).copy_(block)
 
 
-def _fill(layout: PanelLayout, tensor: Tensor, rows: slice, block: Tensor) -> None:
-    """Put stored rows of `V` where they belong among the panels. They were subtracted in a block of
-    their own: into runs of a panel's width the subtraction took up to three times as long."""
-    if layout.by_columns:
-        tensor.view(-1, layout.d_out)[rows] = block
-        return
+def _subtracted(
+    chat: Tensor, base: Tensor, panels: HeldPanels, rows: slice, scratch: Scratch
+) -> Tensor:
+    """Stored rows of `V`, which are among the panels then. Where they lie there in runs of a
+    panel's width they are subtracted in a block of their own first: in runs it took up to three
+    times as long."""
+    if panels.layout.by_columns:
+        return torch.sub(chat, base, out=panels.tensor.view(-1, panels.layout.d_out)[rows])
+    block = torch.sub(chat, base, out=scratch.take("block", tuple(chat.shape), chat.dtype))
+    _spread(block, panels.layout, panels.tensor[:, rows])
+    return block
+
+
+def _spread(block: Tensor, layout: PanelLayout, places: Tensor) -> None:
+    """Copy rows into their `places` `(panels, rows, width)`, a panel's columns to each."""
     whole = layout.d_in // layout.width
     cut = whole * layout.width
     runs = torch.unflatten(block[:, :cut], 1, (whole, layout.width))
-    tensor[:whole, rows] = runs.transpose(0, 1)
+    places[:whole] = runs.transpose(0, 1)
     if cut < layout.d_in:
-        tensor[whole, rows, : layout.d_in - cut] = block[:, cut:]
+        places[whole, :, : layout.d_in - cut] = block[:, cut:]
 
 
 def _measure_rounding(
