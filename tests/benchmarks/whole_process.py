@@ -90,7 +90,6 @@ def conclude(ours: Sequence[Used], theirs: Used) -> None:
         f" {len(ours)} runs of {fastest.seconds:.2f} to {slowest.seconds:.2f} s"
     )
     print(f"  {theirs.seconds / middle.seconds:.1f} x faster, {theirs.mib / mib:.1f} x less memory")
-
     starts = [median(starting(code) for _ in range(RUNS)) for code in (THEIR_START, OUR_START)]
     working = (theirs.seconds - starts[0], middle.seconds - starts[1])
     print(
