@@ -1,8 +1,12 @@
-"""Importing what makes very many objects that all stay, as torch does."""
+"""Importing torch: it makes very many objects that all stay, and more than some processes use."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
+
+META_KERNELS = ("torch.distributed._meta_registrations", "torch._meta_registrations")
 
 
 @contextmanager
@@ -21,3 +25,32 @@ def lasting_imports() -> Iterator[None]:
         gc.freeze()
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def without_meta_kernels() -> Iterator[None]:
+    """Import torch inside the block without its meta kernels in Python, a third of its import: they
+    tell shapes where there are no numbers (fake tensors, compiling), not what a product is.
+
+    Only for a process that runs no model: transformers, PEFT and torch's compiler find themselves
+    in a circle of imports where they come first, unless `torch._meta_registrations` is imported
+    before them. Does nothing where torch has been imported already.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    stand_ins = {name: ModuleType(name) for name in META_KERNELS}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name, stand_in in stand_ins.items():
+            _take_away(name, stand_in)
+
+
+def _take_away(name: str, stand_in: ModuleType) -> None:
+    """So that the next import of the name finds the module itself."""
+    package, _, last = name.rpartition(".")
+    del sys.modules[name]
+    if vars(sys.modules.get(package, stand_in)).get(last) is stand_in:
+        delattr(sys.modules[package], last)

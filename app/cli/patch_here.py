@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from app.cli.patch_options import PatchAsked
 from app.config import Settings
 from app.domain.checkpoint import Checkpoint
 from app.domain.report import Report
-from app.imports import lasting_imports
+from app.imports import lasting_imports, without_meta_kernels
 from app.intake.opened import OpenedAdapter
 from app.intake.preflight import check_fit_chat
 from app.jobs.adapters import stored_modules
@@ -30,7 +30,7 @@ Work = Callable[["PatchInput"], Report]
 def patch_here(asked: PatchAsked, out: Path) -> Json:
     """Into a folder beside `out` first, so that `out` is whole or not there."""
 
-    with lasting_imports():
+    with _importing(asked):
         from workers.output import write_patched_adapter
 
     def work(given: "PatchInput") -> Report:
@@ -47,7 +47,7 @@ def patch_here(asked: PatchAsked, out: Path) -> Json:
 def score_here(asked: PatchAsked) -> Json:
     """The report that a patch would give; nothing is kept."""
 
-    with lasting_imports():
+    with _importing(asked):
         from workers.pipeline import score
 
     def work(given: "PatchInput") -> Report:
@@ -59,6 +59,14 @@ def score_here(asked: PatchAsked) -> Json:
             return score(given, Path(folder), threads=threads, on_module=on_module)
 
     return _opened(asked, work)
+
+
+@contextmanager
+def _importing(asked: PatchAsked) -> Iterator[None]:
+    """Only a safety module brings transformers and PEFT with it."""
+    runs_no_model = nullcontext() if asked.safety_module else without_meta_kernels()
+    with lasting_imports(), runs_no_model:
+        yield
 
 
 def _opened(asked: PatchAsked, work: Work) -> Json:

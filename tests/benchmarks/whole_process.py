@@ -26,8 +26,8 @@ ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTEC
 OUR_START = (
     "from app.cli.leaving import leave\n"
     "import app.cli.patch_here\n"
-    "from app.imports import lasting_imports\n"
-    "with lasting_imports(): import workers.output, workers.prefetch\n"
+    "from app.imports import lasting_imports, without_meta_kernels\n"
+    "with lasting_imports(), without_meta_kernels(): import workers.output, workers.prefetch\n"
     "leave(0)"
 )
 THEIR_START = "import tests.benchmarks.published"
