@@ -6,6 +6,9 @@ MULTITOOL := .node/.multitool-5.7.0
 
 SITE := site
 
+# Off where the environment turns it on: tests start hundreds of processes that would compile anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo up test check docs reference dist dist-demo licences sbom audit topology images load corpus fuzz bench \
 	format clean
 .DEFAULT_GOAL := demo
