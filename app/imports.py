@@ -1,11 +1,13 @@
 """Importing torch: it makes very many objects that all stay, and more than some processes use."""
 
 import gc
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+TESTED = "2.13."  # of torch; what another version's import does with its kernels is not known
 META_KERNELS = ("torch.distributed._meta_registrations", "torch._meta_registrations")
 
 
@@ -34,9 +36,9 @@ def without_meta_kernels() -> Iterator[None]:
 
     Only for a process that runs no model: transformers, PEFT and torch's compiler find themselves
     in a circle of imports where they come first, unless `torch._meta_registrations` is imported
-    before them. Does nothing where torch has been imported already.
+    before them. Does nothing where torch has been imported already, or is of another version.
     """
-    if "torch" in sys.modules:
+    if "torch" in sys.modules or not _version_of("torch").startswith(TESTED):
         yield
         return
     stand_ins = {name: ModuleType(name) for name in META_KERNELS}
@@ -46,6 +48,14 @@ def without_meta_kernels() -> Iterator[None]:
     finally:
         for name, stand_in in stand_ins.items():
             _take_away(name, stand_in)
+
+
+def _version_of(package: str) -> str:
+    """Empty where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _take_away(name: str, stand_in: ModuleType) -> None:

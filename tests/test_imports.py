@@ -63,6 +63,24 @@ def test_torch_without_its_meta_kernels_computes_and_compiles_once_they_are_impo
     ]
 
 
+IN_ANOTHER_VERSION = """
+import sys
+import app.imports
+from app.imports import META_KERNELS, without_meta_kernels
+app.imports.TESTED = "1.4."
+with without_meta_kernels():
+    import torch
+print([name in sys.modules for name in META_KERNELS])
+"""
+
+
+def test_another_version_of_torch_is_imported_whole() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_VERSION], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[True, True]"
+
+
 def test_the_meta_kernels_stay_where_torch_is_imported_already() -> None:
     import torch  # noqa: F401 # because it must have been imported
 
