@@ -1,5 +1,9 @@
 """Fixtures for every test."""
 
+import app  # noqa: F401 # because it settles how numpy multiplies, and must come before numpy
+
+# isort: split
+
 import fcntl
 import gc
 import os

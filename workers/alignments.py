@@ -121,10 +121,10 @@ class Alignments:
     ) -> Applied:
         kept = kept_in(entry, projection)
         applied = kept.apply(columns, self.scratch)  # which has checked every byte
-        if isinstance(kept, KeptPanels):
-            self._remember(v, DeviceV(kept.layout, kept.stored.tensor, kept.norm))
-        if isinstance(kept, KeptGram):
-            self._remember(v, DeviceGram(kept.tiles.tensor, kept.norm))
+        if self.memory is not None and isinstance(kept, KeptPanels):
+            self._remember(v, DeviceV(kept.layout, kept.stored.whole(), kept.norm))
+        if self.memory is not None and isinstance(kept, KeptGram):
+            self._remember(v, DeviceGram(kept.tiles.whole(), kept.norm))
         return applied
 
     def _computed(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:

@@ -1,25 +1,27 @@
 """What the alignment cache keeps of one `V`, as tensors: panels, a Gram matrix, or directions."""
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
-from itertools import repeat
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from app.alignment import numpy_products
 from app.alignment.approximate import scaled
 from app.alignment.blocks import Scratch
-from app.alignment.gram import apply_gram
+from app.alignment.gram import Tiling, apply_gram
 from app.alignment.panel_products import apply_panels
 from app.alignment.panels import HeldPanels, PanelLayout
 from app.alignment.projection import Applied, apply_directions
 from app.alignment.subspace import Directions
+from app.alignment.threads import share
+from app.domain.adapter import TensorEntry
+from app.domain.errors import ArtifactCorrupt
 from app.domain.method import Projection
-from app.storage.alignment_entry import Entry, NewTensor
-from workers.checkpoints import TORCH_DTYPES, as_bytes, map_tensor
+from app.storage.alignment_entry import DamagedEntry, Entry, NewTensor
+from workers.checkpoints import TORCH_DTYPES, as_bytes, map_tensor, read_exactly
 
 SAFETENSORS_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 FACTOR_ROWS = 256  # of U_k, in a chunk
@@ -35,29 +37,55 @@ class Kept(Protocol):
 
 @dataclass(frozen=True)
 class Checked:
-    """A tensor in an entry, mapped; its bytes are checked each time before it is used."""
+    """A tensor in an entry; its bytes are checked each time before they are used."""
 
     entry: Entry
     name: str
-    tensor: Tensor
-    rows: int  # of its first axis, in each chunk with a digest of its own
+    size: int  # of its first axis, in each chunk with a digest of its own
+
+    @property
+    def stored(self) -> TensorEntry:
+        return self.entry.tensors[self.name]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return TORCH_DTYPES[self.stored.dtype]
+
+    @property
+    def count(self) -> int:
+        """Chunks."""
+        return -(-self.stored.shape[0] // self.size)
+
+    def take(self, i: int, scratch: Scratch) -> Tensor:
+        """The `i`-th chunk, read into the scratch memory. Raises DamagedEntry."""
+        length, *others = self.stored.shape
+        first, end = i * self.size, min(length, (i + 1) * self.size)
+        chunk = scratch.take("chunk", (end - first, *others), self.dtype)
+        offset = self.stored.begin + first * (self.stored.size_bytes // length)
+        with self._as_damage():
+            read_exactly(self.entry.descriptor, offset, chunk)
+        self.entry.check(self.name, i, as_bytes(chunk))
+        return chunk
 
     def whole(self) -> Tensor:
-        """Raises DamagedEntry. The chunks are hashed side by side."""
-        count = torch.get_num_threads()
-        list(_threads(count).map(self._check, range(count), repeat(count)))
-        return self.tensor
+        """All of it, mapped, its chunks checked side by side. Raises DamagedEntry."""
+        with self._as_damage():
+            tensor = map_tensor(self.entry.descriptor, self.stored)
 
-    def _check(self, first: int, step: int) -> None:
-        chunks = range(-(-len(self.tensor) // self.rows))
-        for i in chunks[first::step]:
-            chunk = self.tensor[i * self.rows : (i + 1) * self.rows]
-            self.entry.check(self.name, i, as_bytes(chunk))
+        def check(thread: int, left: Iterator[int]) -> None:
+            for i in left:
+                chunk = tensor[i * self.size : (i + 1) * self.size]
+                self.entry.check(self.name, i, as_bytes(chunk))
 
+        share(check, self.count)
+        return tensor
 
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "alignment-cache")
+    @contextmanager
+    def _as_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactCorrupt:
+            raise DamagedEntry(f"{self.entry.path.name}: {self.name} ends early") from None
 
 
 @dataclass(frozen=True)
@@ -67,8 +95,11 @@ class KeptPanels:
     norm: float
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
-        panels = HeldPanels(self.layout, self.stored.whole())
-        product = apply_panels(panels, columns, scratch)
+        if numpy_products.chosen():
+            product = numpy_products.apply_panels(self.layout, self.stored, columns, scratch)
+        else:
+            panels = HeldPanels(self.layout, self.stored.whole())
+            product = apply_panels(panels, columns, scratch)
         return Applied(scaled(product, self.norm), self.norm, source="cache")
 
 
@@ -78,7 +109,12 @@ class KeptGram:
     norm: float
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
-        product = apply_gram(self.tiles.whole(), columns)
+        if numpy_products.chosen():
+            tiling = Tiling(len(columns))
+            tiling.check(self.tiles.stored.shape)
+            product = numpy_products.apply_gram(tiling, self.tiles, columns, scratch)
+        else:
+            product = apply_gram(self.tiles.whole(), columns)
         return Applied(scaled(product, self.norm), self.norm, source="cache")
 
 
@@ -164,7 +200,7 @@ def _directions(entry: Entry, norm: float, projection: Projection) -> Kept:
 
 
 def _tensor(entry: Entry, name: str, rows: int) -> Checked:
-    return Checked(entry, name, map_tensor(entry.descriptor, entry.tensors[name]), rows)
+    return Checked(entry, name, rows)
 
 
 _READERS: Mapping[str, Callable[[Entry, float, Projection], Kept]] = {

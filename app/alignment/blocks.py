@@ -29,6 +29,11 @@ class Scratch:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._of_threads: dict[int, Scratch] = {}
+
+    def of_thread(self, number: int) -> "Scratch":
+        """Memory that is one thread's alone."""
+        return self._of_threads.setdefault(number, Scratch())
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A contiguous CPU tensor with whatever was in it; the next taker of `name` gets it too."""

@@ -1,6 +1,6 @@
 """`V = W_chat - W_base` of one module, as two stored weights that are read by rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -121,6 +121,10 @@ class SquaredNorm:
         if whole < flat.numel():
             rest = torch.linalg.vector_norm(flat[whole:], dtype=torch.float64)
             self._runs.append(rest.to(block.dtype)[None])
+
+    def join(self, others: Iterable["SquaredNorm"]) -> None:
+        """Add what they have added up, in their order."""
+        self._runs += (run for other in others for run in other._runs)
 
     @property
     def value(self) -> float:

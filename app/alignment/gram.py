@@ -6,6 +6,7 @@ it costs half of what the dense `C` costs (d_out^2 d_in flops), so it is made ah
 never while an adapter waits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,6 +51,21 @@ class Tiling:
         """The rows of `V` that belong to the `i`-th row of tiles."""
         return slice(i * self.rows, min(self.d_out, (i + 1) * self.rows))
 
+    def cut(self, b: Tensor) -> Tensor:
+        """`b` `(d_out, n)` as `(across, rows, n)`, filled up with zeros."""
+        padded = b.new_zeros(self.across * self.rows, b.shape[1])
+        padded[: len(b)] = b
+        return padded.view(self.across, self.rows, -1)
+
+    def joined(self, cut: Tensor) -> Tensor:
+        """The way back."""
+        return cut.reshape(self.across * self.rows, -1)[: self.d_out]
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises ValueError where tiles of this shape are not cut so."""
+        if tuple(shape) != self.shape:
+            raise ValueError(f"tiles of shape {tuple(shape)}, not {self.shape}")
+
 
 def gram(panels: HeldPanels, scratch: Scratch) -> Tensor:
     """`V V^T` as `Tiling.shape` float32; the panels' products are summed in float64."""
@@ -89,12 +105,9 @@ def apply_gram(tiles: Tensor, b: Tensor) -> Tensor:
 
     Raises ValueError for tiles that are not cut as `Tiling` cuts.
     """
-    tiling, n = Tiling(len(b)), b.shape[1]
-    if tiles.shape != tiling.shape:
-        raise ValueError(f"tiles of shape {tuple(tiles.shape)}, not {tiling.shape}")
-    padded = tiles.new_zeros(tiling.across * tiling.rows, n)
-    padded[: len(b)] = b
-    b_t = padded.view(tiling.across, tiling.rows, n).transpose(1, 2).contiguous()
+    tiling = Tiling(len(b))
+    tiling.check(tiles.shape)
+    b_t = tiling.cut(b.to(tiles.dtype)).transpose(1, 2).contiguous()
     product, left = torch.zeros_like(b_t), iter(tiles)
     for i in range(tiling.across):
         for j in range(i + 1):
@@ -102,4 +115,4 @@ def apply_gram(tiles: Tensor, b: Tensor) -> Tensor:
             product[i].addmm_(b_t[j], tile.T)
             if i != j:
                 product[j].addmm_(b_t[i], tile)
-    return product.transpose(1, 2).reshape(-1, n)[: len(b)]
+    return tiling.joined(product.transpose(1, 2))

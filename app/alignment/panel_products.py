@@ -1,9 +1,9 @@
-"""`V (V^T B)` over panels: in float32 on torch's threads, or on a processor's bfloat16 units."""
+"""`V (V^T B)` over panels: in float32, by torch or numpy, or on a processor's bfloat16 units."""
 
 import torch
 from torch import Tensor
 
-from app.alignment import matrix_units
+from app.alignment import matrix_units, numpy_products
 from app.alignment.blocks import Scratch
 from app.alignment.difference import SquaredNorm, work_dtype
 from app.alignment.matrix_units import PARTS, Gemm, joined, parts
@@ -26,6 +26,9 @@ def apply_panels(
     """
     on_units = panels.dtype == torch.bfloat16 and b.numel() > 0
     gemm = matrix_units.bf16_gemm() if on_units else None
+    if gemm is None and numpy_products.chosen():
+        chunks = numpy_products.InMemory(panels.tensor)
+        return numpy_products.apply_panels(panels.layout, chunks, b, scratch, squares)
     if gemm is None:
         return _wide(panels, b, scratch, squares)
     return _on_units(panels, b, scratch, squares, gemm)

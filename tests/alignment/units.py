@@ -12,12 +12,14 @@ def gemm(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> None:
 
 
 def use(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`float32`, `stand-in`, or the `processor`'s own where it has units."""
+    """Float32 of `torch` or `numpy`, a `stand-in` for units, or the `processor`'s own, where it
+    has some."""
     if how == "processor" and matrix_units.bf16_gemm() is None:
         pytest.skip("this processor, or this torch, has no bfloat16 units to use")
     if how != "processor":
-        found = {"float32": None, "stand-in": gemm}[how]
+        found = gemm if how == "stand-in" else None
         monkeypatch.setattr("app.alignment.matrix_units.bf16_gemm", lambda: found)
+    monkeypatch.setattr("app.alignment.numpy_products.chosen", lambda: how == "numpy")
 
 
-WAYS = ["float32", "stand-in", "processor"]
+WAYS = ["torch", "numpy", "stand-in", "processor"]

@@ -22,8 +22,11 @@ from app.domain.errors import NonFiniteTensor
 from app.domain.method import Method, Projection
 from app.intake.checkpoint import read_checkpoint
 from app.storage.alignment_cache import AlignmentCache, Pair
+from app.storage.alignment_entry import Entry
+from tests.alignment import units
 from workers.alignments import Alignments
 from workers.checkpoints import open_pair
+from workers.kept import Kept, kept_in
 from workers.shelf import Shelf
 
 METHODS = [
@@ -69,6 +72,11 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.storage.alignment_cache.RECENT_S", 0.0)
 
 
+@pytest.fixture(params=["torch", "numpy"])
+def either_multiplies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    units.use(request.param, monkeypatch)
+
+
 def module(name: str) -> LoraModule:
     d_out, d_in = SHAPES[name]
     a, b = (TensorEntry("", "F32", shape, 0, 0) for shape in ((4, d_in), (d_out, 4)))
@@ -106,6 +114,7 @@ def applied(
     return found.product, found.alignment_norm, found.note, found.source
 
 
+@pytest.mark.usefixtures("either_multiplies")
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.projector} {m.energy} {m.rank}")
 def test_what_comes_from_the_cache_is_what_was_computed_bit_for_bit(
@@ -139,6 +148,7 @@ def entries(folder: Path) -> list[Path]:
     return sorted((folder / "cache").glob("v1/*/*.safetensors"))
 
 
+@pytest.mark.usefixtures("either_multiplies")
 @pytest.mark.parametrize("method", [Method(), Method("subspace", rank=3)], ids=str)
 @pytest.mark.parametrize("at", ["header", "data", "half", "gone"])
 def test_a_damaged_entry_is_computed_again_and_never_used(
@@ -160,6 +170,23 @@ def test_a_damaged_entry_is_computed_again_and_never_used(
     assert again[3] == "computed"
     assert torch.equal(again[0], right[0])
     assert applied(models, cache(models), "tall", method.projection)[3] == "cache"
+
+
+@pytest.mark.usefixtures("either_multiplies")
+def test_an_entry_cut_short_while_it_is_read_is_computed_again(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = applied(models, cache(models), "tall")
+    (entry,) = entries(models)
+
+    def cut_short(found: Entry, projection: Projection) -> Kept:
+        os.truncate(entry, entry.stat().st_size - 100)  # with its descriptor already open
+        return kept_in(found, projection)
+
+    monkeypatch.setattr("workers.alignments.kept_in", cut_short)
+    again = applied(models, cache(models), "tall")
+    assert again[3] == "computed"
+    assert torch.equal(again[0], right[0])
 
 
 def test_weights_that_changed_in_place_are_computed_anew(models: Path) -> None:
@@ -192,6 +219,7 @@ def test_a_file_that_has_just_changed_is_not_known_by_its_place(
     assert applied(models, cache(models), "tall")[3] == "cache"  # found by its bytes
 
 
+@pytest.mark.usefixtures("either_multiplies")
 def test_infinity_in_a_model_is_named_and_keeps_nothing(models: Path) -> None:
     weights = {
         name: weight.clone()
@@ -321,6 +349,7 @@ def test_the_next_job_finds_the_alignment_in_the_devices_memory(models: Path) ->
     assert sources == ["computed", "memory", "memory"]
 
 
+@pytest.mark.usefixtures("either_multiplies")
 def test_what_comes_from_the_cache_goes_to_the_devices_memory_too(models: Path) -> None:
     applied(models, cache(models), "tall")
     memory = DeviceCache(torch.device("cpu"), 1 << 30)

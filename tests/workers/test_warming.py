@@ -28,6 +28,9 @@ from tests.workers.test_alignments import (
     write_model,
     write_weights,
 )
+from tests.workers.test_alignments import (
+    either_multiplies as either_multiplies,
+)
 from workers.alignments import Alignments
 from workers.checkpoints import open_pair
 from workers.shelf import Shelf
@@ -71,6 +74,7 @@ def warmed(
         return warm(alignments, AlignedModule(name, d_out, d_in), projection)
 
 
+@pytest.mark.usefixtures("either_multiplies")
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.projector} {m.energy} {m.rank}")
 def test_a_job_finds_what_was_made_ahead_and_it_is_right(
