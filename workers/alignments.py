@@ -55,6 +55,7 @@ class Alignments:
         return applied.beyond(columns, projection)
 
     def close(self) -> None:
+        self.scratch.close()
         if self.shelf:
             self.shelf.close()
 
@@ -122,9 +123,9 @@ class Alignments:
         kept = kept_in(entry, projection)
         applied = kept.apply(columns, self.scratch)  # which has checked every byte
         if self.memory is not None and isinstance(kept, KeptPanels):
-            self._remember(v, DeviceV(kept.layout, kept.stored.whole(), kept.norm))
+            self._remember(v, DeviceV(kept.layout, kept.stored.whole(self.scratch), kept.norm))
         if self.memory is not None and isinstance(kept, KeptGram):
-            self._remember(v, DeviceGram(kept.tiles.whole(), kept.norm))
+            self._remember(v, DeviceGram(kept.tiles.whole(self.scratch), kept.norm))
         return applied
 
     def _computed(self, v: Difference, columns: Tensor, projection: Projection) -> Applied:

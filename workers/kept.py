@@ -67,7 +67,7 @@ class Checked:
         self.entry.check(self.name, i, as_bytes(chunk))
         return chunk
 
-    def whole(self) -> Tensor:
+    def whole(self, scratch: Scratch) -> Tensor:
         """All of it, mapped, its chunks checked side by side. Raises DamagedEntry."""
         with self._as_damage():
             tensor = map_tensor(self.entry.descriptor, self.stored)
@@ -77,7 +77,7 @@ class Checked:
                 chunk = tensor[i * self.size : (i + 1) * self.size]
                 self.entry.check(self.name, i, as_bytes(chunk))
 
-        share(check, self.count)
+        share(check, self.count, scratch)
         return tensor
 
     @contextmanager
@@ -98,7 +98,7 @@ class KeptPanels:
         if numpy_products.chosen():
             product = numpy_products.apply_panels(self.layout, self.stored, columns, scratch)
         else:
-            panels = HeldPanels(self.layout, self.stored.whole())
+            panels = HeldPanels(self.layout, self.stored.whole(scratch))
             product = apply_panels(panels, columns, scratch)
         return Applied(scaled(product, self.norm), self.norm, source="cache")
 
@@ -114,7 +114,7 @@ class KeptGram:
             tiling.check(self.tiles.stored.shape)
             product = numpy_products.apply_gram(tiling, self.tiles, columns, scratch)
         else:
-            product = apply_gram(self.tiles.whole(), columns)
+            product = apply_gram(self.tiles.whole(scratch), columns)
         return Applied(scaled(product, self.norm), self.norm, source="cache")
 
 
@@ -125,7 +125,7 @@ class KeptDirections:
     projection: Projection
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
-        found = Directions(None if self.basis is None else self.basis.whole(), self.norm)
+        found = Directions(None if self.basis is None else self.basis.whole(scratch), self.norm)
         applied = apply_directions(found, columns, self.projection)
         return Applied(applied.product, applied.alignment_norm, applied.note, "cache")
 

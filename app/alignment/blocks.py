@@ -7,6 +7,7 @@ interpreter's lock from thread to thread took as long (13.5 ms a module against 
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -25,15 +26,28 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 class Scratch:
-    """Memory that is used again, by name: touching fresh pages costs a third of a pass."""
+    """Memory that is used again, by name: touching fresh pages costs a third of a pass. And the
+    threads that use it."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, torch.dtype], Tensor] = {}
         self._of_threads: dict[int, Scratch] = {}
+        self._pools: dict[int, ThreadPoolExecutor] = {}
 
     def of_thread(self, number: int) -> "Scratch":
         """Memory that is one thread's alone."""
         return self._of_threads.setdefault(number, Scratch())
+
+    def pool(self, threads: int) -> ThreadPoolExecutor:
+        """So many threads, which are used again too."""
+        if threads not in self._pools:
+            self._pools[threads] = ThreadPoolExecutor(threads, "alignment")
+        return self._pools[threads]
+
+    def close(self) -> None:
+        """End the threads."""
+        while self._pools:
+            self._pools.popitem()[1].shutdown()
 
     def take(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A contiguous CPU tensor with whatever was in it; the next taker of `name` gets it too."""

@@ -179,5 +179,5 @@ def _summed(add: Add, chunks: int, like: Tensor, scratch: Scratch) -> Tensor:
                 for chunk in range(i * chunks // shares, (i + 1) * chunks // shares):
                     add(chunk, totals[i].numpy(), own)
 
-    share(work, shares)
+    share(work, shares, scratch)
     return totals.sum(0)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from app.alignment.blocks import torch_threads
+from app.alignment.blocks import Scratch, torch_threads
 from app.alignment.threads import share
 
 
@@ -18,19 +18,19 @@ def test_each_piece_is_taken_once(pieces: int, threads: int) -> None:
         taken.extend(left)
 
     with torch_threads(threads):
-        share(work, pieces)
+        share(work, pieces, Scratch())
     assert sorted(taken) == list(range(pieces))
 
 
 def test_the_threads_work_at_the_same_time_and_each_has_one_of_torchs() -> None:
-    met, seen = threading.Barrier(3), []
+    met, seen, scratch = threading.Barrier(3), [], Scratch()
 
     def work(thread: int, left: Iterator[int]) -> None:
         met.wait(timeout=30)
         seen.append((thread, torch.get_num_threads()))
 
     with torch_threads(3):
-        share(work, 17)
+        share(work, 17, scratch)
         assert torch.get_num_threads() == 3
     assert sorted(seen) == [(0, 1), (1, 1), (2, 1)]
 
@@ -49,6 +49,21 @@ def test_what_fails_in_one_thread_is_raised_when_the_others_have_ended(broken: i
 
     with torch_threads(2):
         with pytest.raises(ValueError, match="a damaged piece"):
-            share(work, 9)
+            share(work, 9, Scratch())
         assert ended == list(range(9))
         assert torch.get_num_threads() == 2
+
+
+def test_the_threads_end_with_the_memory_and_come_again_when_they_are_needed() -> None:
+    scratch, met = Scratch(), threading.Barrier(2)
+    before = threading.active_count()
+
+    def work(thread: int, left: Iterator[int]) -> None:
+        met.wait(timeout=30)
+
+    with torch_threads(2):
+        for _ in range(2):
+            share(work, 2, scratch)
+            assert threading.active_count() == before + 1
+            scratch.close()
+            assert threading.active_count() == before
