@@ -55,15 +55,17 @@ def test_what_fails_in_one_thread_is_raised_when_the_others_have_ended(broken: i
 
 
 def test_the_threads_end_with_the_memory_and_come_again_when_they_are_needed() -> None:
-    scratch, met = Scratch(), threading.Barrier(2)
-    before = threading.active_count()
+    scratch, met, others = Scratch(), threading.Barrier(2), []
 
     def work(thread: int, left: Iterator[int]) -> None:
         met.wait(timeout=30)
+        if thread:
+            others.append(threading.current_thread())
 
     with torch_threads(2):
         for _ in range(2):
             share(work, 2, scratch)
-            assert threading.active_count() == before + 1
+            assert others[-1].is_alive()
             scratch.close()
-            assert threading.active_count() == before
+            assert not others[-1].is_alive()
+    assert len(set(others)) == 2
