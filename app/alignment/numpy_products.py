@@ -24,7 +24,8 @@ from app.alignment.thin import Matrix, times, transposed_times
 from app.alignment.threads import share
 
 SHARES = 8  # each has a sum of its own, added up in their order
-MOST_COLUMNS = 128  # of B at once: bounds the memory for these sums
+MOST_COLUMNS = 128  # of B at once
+SUMS_BYTES = 128 << 20  # at most; of more than 32768 rows fewer columns go at once
 
 
 class Chunks(Protocol):
@@ -79,14 +80,14 @@ def apply_panels(
     squares: SquaredNorm | None = None,
 ) -> Tensor:
     """As `panel_products.apply_panels`, and as exact."""
-    b, products = b.to(work_dtype(panels.dtype)), []
-    norms = [SquaredNorm() for _ in range(panels.count)] if squares else None
-    for some in torch.split(b, MOST_COLUMNS, dim=1):
+    products = []
+    norms = None if squares is None else [SquaredNorm() for _ in range(panels.count)]
+    for some in _columns_at_once(b.to(work_dtype(panels.dtype))):
         product = PanelProduct(layout, panels, some.contiguous().numpy(), norms)
         products.append(_summed(product.add, panels.count, some, scratch))
-        if squares and norms:
+        if squares is not None and norms is not None:
             squares.join(norms)
-        norms = squares = None
+        norms = None
     return torch.cat(products, dim=1)
 
 
@@ -138,7 +139,7 @@ class PanelProduct:
 def apply_gram(tiling: Tiling, tiles: Chunks, b: Tensor, scratch: Scratch) -> Tensor:
     """As `gram.apply_gram`, and as exact."""
     products = []
-    for some in torch.split(b.float(), MOST_COLUMNS, dim=1):
+    for some in _columns_at_once(b.float()):
         cut = tiling.cut(some)
         product = TileProduct(tiles, cut.numpy())
         products.append(tiling.joined(_summed(product.add, tiles.count, cut, scratch)))
@@ -165,6 +166,11 @@ class TileProduct:
 
 # ---------------------------------------------------------------------------------------------- all
 Add = Callable[[int, Matrix, Scratch], None]
+
+
+def _columns_at_once(b: Tensor) -> Sequence[Tensor]:
+    fitting = SUMS_BYTES // (SHARES * max(1, len(b)) * b.itemsize)
+    return torch.split(b, max(1, min(MOST_COLUMNS, fitting)), dim=1)
 
 
 def _summed(add: Add, chunks: int, like: Tensor, scratch: Scratch) -> Tensor:

@@ -19,17 +19,19 @@ TOLERANCE = 2e-6  # relative, against float64
 Apply = Callable[[int, Tensor], Tensor]
 
 
-def of_panels(d_out: int, d_in: int, **how: bool) -> tuple[Apply, Tensor]:
-    v, exact = difference(d_out, d_in, **how)
+def of_panels(
+    d_out: int, d_in: int, dtype: torch.dtype = torch.bfloat16, *, transposed: bool = False
+) -> tuple[Apply, Tensor]:
+    v, exact = difference(d_out, d_in, dtype, transposed=transposed)
     panels = hold(v, Scratch()).panels
-    exact = exact.bfloat16().double()
+    exact = exact.to(dtype).double()
 
     def apply(threads: int, b: Tensor) -> Tensor:
         with torch_threads(threads):
             chunks = InMemory(panels.tensor)
             return numpy_products.apply_panels(panels.layout, chunks, b, Scratch())
 
-    return apply, exact @ exact.T
+    return apply, exact
 
 
 def of_tiles(d_out: int, d_in: int) -> tuple[Apply, Tensor]:
@@ -41,7 +43,7 @@ def of_tiles(d_out: int, d_in: int) -> tuple[Apply, Tensor]:
         with torch_threads(threads):
             return numpy_products.apply_gram(Tiling(d_out), tiles, b, Scratch())
 
-    return apply, exact @ exact.T
+    return apply, exact
 
 
 KINDS = {
@@ -51,6 +53,9 @@ KINDS = {
     "panels by columns": lambda: of_panels(300, 2700, transposed=True),
     "panels that are too tall to be widened at once": lambda: of_panels(9001, 300),
     "tall panels by columns": lambda: of_panels(9001, 300, transposed=True),
+    "panels in float16": lambda: of_panels(300, 2700, torch.float16),
+    "panels in float32": lambda: of_panels(300, 2700, torch.float32),
+    "panels in float64": lambda: of_panels(300, 2700, torch.float64),
     "tiles": lambda: of_tiles(1100, 1200),
     "one tile": lambda: of_tiles(40, 80),
 }
@@ -65,14 +70,26 @@ def test_the_tall_ones_are_widened_in_several_blocks() -> None:
 def test_the_product_is_that_of_the_dense_formula_and_the_same_bits_with_any_threads(
     kind: str, columns: int
 ) -> None:
-    apply, dense = KINDS[kind]()
-    b = torch.randn(len(dense), columns, generator=torch.Generator().manual_seed(1))
+    apply, exact = KINDS[kind]()
+    b = torch.randn(len(exact), columns, generator=torch.Generator().manual_seed(1))
     first, *others = [apply(threads, b) for threads in (1, 2, 3)]
-    expected = dense @ b.double()
+    expected = exact @ (exact.T @ b.double())
     assert first.shape == expected.shape
-    tall = max(1.0, (len(dense) / 4096) ** 0.5)
-    assert torch.linalg.norm(first - expected) <= TOLERANCE * tall * torch.linalg.norm(expected)
+    tall = max(1.0, (len(exact) / 4096) ** 0.5)
+    tolerance = 1e-14 if first.dtype == torch.float64 else TOLERANCE * tall
+    assert torch.linalg.norm(first - expected) <= tolerance * torch.linalg.norm(expected)
     assert all(torch.equal(first, other) for other in others)
+
+
+def test_columns_of_very_many_rows_go_in_smaller_lots_and_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apply, _ = of_panels(4001, 300)
+    b = torch.randn(4001, 24)
+    at_once = apply(2, b)
+    monkeypatch.setattr(numpy_products, "SUMS_BYTES", 7 * SHARES * 4001 * 4)
+    found = apply(2, b)
+    assert torch.linalg.norm(found - at_once) <= 1e-6 * torch.linalg.norm(at_once)
 
 
 @pytest.mark.parametrize("shape", [(300, 2700), (9001, 300)], ids=str)
