@@ -38,7 +38,7 @@ def _has_avx512_beside_intels(cpuinfo: Path) -> bool:
 
 
 def _first_core(cpuinfo: Path) -> Iterator[tuple[str, str]]:
-    with suppress(OSError), cpuinfo.open() as file:
+    with suppress(OSError), cpuinfo.open(errors="replace") as file:
         core, _, _ = file.read(ENOUGH).partition("\n\n")
         for line in core.splitlines():
             name, _, value = line.partition(":")

@@ -1,12 +1,15 @@
 """Fixtures for every test."""
 
+import os
+
+os.environ.pop("OPENBLAS_CORETYPE", None)  # tests are of the processor's own kernels
+
 import app  # noqa: F401 # because it settles how numpy multiplies, and must come before numpy
 
 # isort: split
 
 import fcntl
 import gc
-import os
 import shutil
 import uuid
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,9 +72,18 @@ print(json.dumps([early, app.NUMPY_MULTIPLIES, os.environ.get("OPENBLAS_NUM_THRE
 
 
 def test_the_package_settles_it_before_anything_loads_numpy() -> None:
+    unset = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     done = subprocess.run(
-        [sys.executable, "-c", IN_A_NEW_PROCESS], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-c", IN_A_NEW_PROCESS],
+        capture_output=True, text=True, check=True, env=unset,
+    )  # fmt: skip
     early, multiplies, threads = json.loads(done.stdout)
     assert not early
-    assert not multiplies or threads == "1"
+    assert multiplies == prepare_numpy(environment={}, loaded=())
+    assert threads == ("1" if multiplies else None)
+
+
+def test_a_name_in_no_known_letters_is_no_reason_to_fail(tmp_path: Path) -> None:
+    path = cpuinfo(tmp_path, "AuthenticAMD")
+    path.write_bytes(b"model name : \xff\xfe\n" + path.read_bytes())
+    assert prepare_numpy(path, {}, loaded=())

@@ -84,8 +84,8 @@ class Checked:
     def _as_damage(self) -> Iterator[None]:
         try:
             yield
-        except ArtifactCorrupt:
-            raise DamagedEntry(f"{self.entry.path.name}: {self.name} ends early") from None
+        except (ArtifactCorrupt, OSError) as error:
+            raise DamagedEntry(f"{self.entry.path.name}: {self.name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class KeptPanels:
     norm: float
 
     def apply(self, columns: Tensor, scratch: Scratch) -> Applied:
+        self.layout.check(self.stored.stored.shape)
         if numpy_products.chosen():
             product = numpy_products.apply_panels(self.layout, self.stored, columns, scratch)
         else:

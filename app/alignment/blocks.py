@@ -1,8 +1,9 @@
 """Threads and memory for work on large matrices.
 
 One Python thread drives torch's own threads, block by block. Python threads of our own were slower
-at every block size: an operation on a block takes some 30 microseconds, and handing the
+with torch at every block size: an operation on a block takes some 30 microseconds, and handing the
 interpreter's lock from thread to thread took as long (13.5 ms a module against 5.7, on two cores).
+They are worth it where an operation takes longer (`numpy_products`, digests).
 """
 
 import math

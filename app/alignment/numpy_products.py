@@ -23,7 +23,7 @@ from app.alignment.panels import PANEL_ELEMENTS, PanelLayout
 from app.alignment.thin import Matrix, times, transposed_times
 from app.alignment.threads import share
 
-SHARES = 8  # each has a sum of its own, added up in their order
+SHARES = 16  # each has a sum of its own, added up in their order
 MOST_COLUMNS = 128  # of B at once
 SUMS_BYTES = 128 << 20  # at most; of more than 32768 rows fewer columns go at once
 
@@ -79,7 +79,9 @@ def apply_panels(
     scratch: Scratch,
     squares: SquaredNorm | None = None,
 ) -> Tensor:
-    """As `panel_products.apply_panels`, and as exact."""
+    """As `panel_products.apply_panels`, and as exact. Raises ValueError for another `d_out`."""
+    if len(b) != layout.d_out:
+        raise ValueError(f"{len(b)} rows of columns, and a size of {layout.d_out}")
     products = []
     norms = None if squares is None else [SquaredNorm() for _ in range(panels.count)]
     for some in _columns_at_once(b.to(work_dtype(panels.dtype))):

@@ -13,6 +13,7 @@ where the two lie within a factor of two of each other (Sterbenz). What it was i
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,6 +52,11 @@ class PanelLayout:
     def shape(self) -> tuple[int, int, int]:
         """Of all panels as kept."""
         return (self.count, *self.panel_shape)
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Raises ValueError where panels of this shape are not cut so."""
+        if tuple(shape) != self.shape:
+            raise ValueError(f"panels of shape {tuple(shape)}, not {self.shape}")
 
     def columns(self, panel: Tensor) -> Tensor:
         """A kept panel, or several, as `(..., d_out, width)`."""

@@ -14,12 +14,14 @@ Work = Callable[[int, Iterator[int]], None]
 def share(work: Work, pieces: int, scratch: Scratch) -> None:
     """`work` on the numbers below `pieces`, in as many threads as torch has here: the caller's, and
     the scratch memory's. Raises what `work` raises, when none is at work any more."""
-    others, left = min(pieces, torch.get_num_threads()) - 1, iter(range(pieces))
+    threads, left = torch.get_num_threads(), iter(range(pieces))
+    others = min(pieces, threads) - 1
     if others < 1:
         work(0, left)
         return
+    pool = scratch.pool(threads - 1)
     with torch_threads(1):  # a thread of the pool takes this over when it first needs torch
-        running = [scratch.pool(others).submit(work, 1 + i, left) for i in range(others)]
+        running = [pool.submit(work, 1 + i, left) for i in range(others)]
         try:
             work(0, left)
         finally:

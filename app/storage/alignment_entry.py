@@ -44,7 +44,7 @@ class NewTensor:
 
 @dataclass
 class Entry:
-    """An entry to read. Close it when its tensors have been mapped."""
+    """An entry to read. Close it when its tensors have been read or mapped."""
 
     path: Path
     descriptor: int

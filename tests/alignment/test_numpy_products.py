@@ -88,6 +88,8 @@ def test_columns_of_very_many_rows_go_in_smaller_lots_and_give_the_same(
     b = torch.randn(4001, 24)
     at_once = apply(2, b)
     monkeypatch.setattr(numpy_products, "SUMS_BYTES", 7 * SHARES * 4001 * 4)
+    lots = numpy_products._columns_at_once(b)
+    assert [lot.shape[1] for lot in lots] == [7, 7, 7, 3]
     found = apply(2, b)
     assert torch.linalg.norm(found - at_once) <= 1e-6 * torch.linalg.norm(at_once)
 

@@ -1,8 +1,10 @@
+import errno
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,17 +19,19 @@ from torch import Tensor
 
 from app.alignment.blocks import Scratch
 from app.alignment.device import DeviceCache
+from app.alignment.panels import PanelLayout
 from app.domain.adapter import LoraModule, TensorEntry
 from app.domain.errors import NonFiniteTensor
 from app.domain.method import Method, Projection
 from app.intake.checkpoint import read_checkpoint
 from app.storage.alignment_cache import AlignmentCache, Pair
-from app.storage.alignment_entry import Entry
+from app.storage.alignment_entry import Entry, open_entry
 from tests.alignment import units
 from workers.alignments import Alignments
 from workers.checkpoints import open_pair
 from workers.kept import Kept, kept_in
 from workers.shelf import Shelf
+from workers.warming import warm
 
 METHODS = [
     Method("approximate"),
@@ -99,11 +103,9 @@ def opened(folder: Path, kept: AlignmentCache | None) -> Iterator[Alignments]:
     )
     pair = Pair(base.digest, chat.digest, "base", "chat")
     with open_pair(chat, base) as models:
-        if kept is None:
-            yield Alignments(models, Scratch())
-            return
-        with closing(Shelf(kept.pair(pair))) as shelf:
-            yield Alignments(models, Scratch(), shelf)
+        shelf = Shelf(kept.pair(pair)) if kept else None
+        with closing(Alignments(models, Scratch(), shelf)) as alignments:
+            yield alignments
 
 
 def applied(
@@ -187,6 +189,53 @@ def test_an_entry_cut_short_while_it_is_read_is_computed_again(
     again = applied(models, cache(models), "tall")
     assert again[3] == "computed"
     assert torch.equal(again[0], right[0])
+
+
+@pytest.mark.usefixtures("either_multiplies")
+def test_an_entry_that_cannot_be_read_is_computed_again(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = applied(models, cache(models), "tall")
+
+    def stale(*_: object) -> Tensor:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    for reading in ("read_exactly", "map_tensor"):
+        monkeypatch.setattr(f"workers.kept.{reading}", stale)
+    again = applied(models, cache(models), "tall")
+    assert again[3] == "computed"
+    assert torch.equal(again[0], right[0])
+
+
+@pytest.mark.usefixtures("either_multiplies")
+@pytest.mark.parametrize(("form", "name"), [("panels", "tall"), ("gram", "wide")])
+def test_what_is_kept_is_never_applied_to_columns_of_another_length(
+    models: Path, form: str, name: str
+) -> None:
+    with opened(models, cache(models)) as alignments:
+        assert warm(alignments, module(name), APPROXIMATE).form == form
+    (entry,) = entries(models)
+    found = open_entry(entry, cache(models).seed)
+    assert found is not None
+    with closing(found):
+        kept = kept_in(found, APPROXIMATE)
+        with pytest.raises((ValueError, RuntimeError), match=r"shape|size|dimension"):
+            kept.apply(torch.randn(SHAPES[name][0] + 700, 3), Scratch())
+
+
+@pytest.mark.parametrize("shape", [(3, 96, 40), (1, 96, 39), (1, 40, 96)], ids=str)
+def test_panels_that_are_not_of_their_layout_are_refused(shape: tuple[int, int, int]) -> None:
+    layout = PanelLayout(96, 40, 40, by_columns=False)
+    layout.check((1, 96, 40))
+    with pytest.raises(ValueError, match="panels of shape"):
+        layout.check(shape)
+
+
+def test_the_threads_that_multiplied_end_with_the_alignments(models: Path) -> None:
+    with opened(models, None) as alignments:
+        thread = alignments.scratch.pool(1).submit(threading.current_thread).result()
+        assert thread.is_alive()
+    assert not thread.is_alive()
 
 
 def test_weights_that_changed_in_place_are_computed_anew(models: Path) -> None:
