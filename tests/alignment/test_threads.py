@@ -15,8 +15,8 @@ def test_each_piece_is_taken_once(pieces: int, threads: int) -> None:
 
     def work(thread: int, left: Iterator[int]) -> None:
         assert 0 <= thread < threads
-        for piece in left:
-            taken.append(piece)  # noqa: PERF402 # because each is to be taken for itself
+        while (piece := next(left, None)) is not None:
+            taken.append(piece)
 
     with torch_threads(threads):
         share(work, pieces, Scratch())
