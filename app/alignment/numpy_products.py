@@ -25,7 +25,7 @@ from app.alignment.threads import share
 
 SHARES = 16  # each has a sum of its own, added up in their order
 MOST_COLUMNS = 128  # of B at once
-SUMS_BYTES = 128 << 20  # at most; of more than 32768 rows fewer columns go at once
+SUMS_BYTES = 128 << 20  # at most; of more than 16384 rows fewer columns go at once
 
 
 class Chunks(Protocol):
