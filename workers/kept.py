@@ -35,13 +35,14 @@ class Kept(Protocol):
         """`C @ columns`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checked:
-    """A tensor in an entry; its bytes are checked each time before they are used."""
+    """A tensor in an entry; its bytes are checked before they are used, by every job anew."""
 
     entry: Entry
     name: str
     size: int  # of its first axis, in each chunk with a digest of its own
+    _mapped: Tensor | None = None  # once all of it has been checked
 
     @property
     def stored(self) -> TensorEntry:
@@ -69,6 +70,11 @@ class Checked:
 
     def whole(self, scratch: Scratch) -> Tensor:
         """All of it, mapped, its chunks checked side by side. Raises DamagedEntry."""
+        if self._mapped is None:
+            self._mapped = self._all_checked(scratch)
+        return self._mapped
+
+    def _all_checked(self, scratch: Scratch) -> Tensor:
         with self._as_damage():
             tensor = map_tensor(self.entry.descriptor, self.stored)
 
